@@ -1,0 +1,22 @@
+"""aiinfra lab: predict, run, change and compare AI infrastructure on real MPI ranks, in a notebook.
+
+`from aiinfra_widgets import Lab; Lab("training")` is all that a notebook needs. Nothing heavy is imported before it is used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .widgets.lab import Lab
+
+__all__ = ["Lab", "__version__"]
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Lab":
+        from .widgets.lab import Lab
+
+        return Lab
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

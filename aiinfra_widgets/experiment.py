@@ -1,0 +1,359 @@
+"""An experiment is a Spec, a prediction and a programme for the ranks, under one vocabulary.
+
+The Spec is the only place where a field's range, unit, help and choices are written. Controls, command-line options,
+papermill parameters and the messages for bad input are all made from it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Any, ClassVar, Literal, Self, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
+
+from .errors import ControlError, SpecError, UnknownNameError, near
+from .machine.profile import Machine
+from .quantities import Prediction
+
+Kind = Literal["int", "float", "bool", "choice", "text"]
+KNOB = "aiinfra"
+
+
+def knob(
+    default: Any,
+    help: str,
+    *,
+    label: str = "",
+    unit: str = "",
+    ge: float | None = None,
+    le: float | None = None,
+    live: bool = False,
+    log: bool = False,
+    group: str = "",
+    choices: Sequence[str] | None = None,
+    step: float | None = None,
+) -> Any:
+    """Declare one field of a Spec.
+
+    Args:
+        default: Value when the field is not given.
+        help: One sentence for tooltips, `--help` and reports.
+        label: Short name for a control; made from the field's name if empty.
+        unit: Of the stored number (SI base), or "".
+        ge, le: Allowed range, inclusive. Every number has both: a stated limit is part of the interface.
+        live: May change while the run goes on.
+        log: A control should move logarithmically.
+        group: Heading under which controls gather.
+        choices: Allowed strings; checked, near matches are named.
+        step: Increment of a slider, where it is not obvious.
+    """
+    extra = {
+        "label": label,
+        "unit": unit,
+        "live": live,
+        "log": log,
+        "group": group,
+        "choices": list(choices) if choices else None,
+        "step": step,
+    }
+    return Field(
+        default=default, ge=ge, le=le, description=help, json_schema_extra={KNOB: extra}, validate_default=True
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Knob:
+    """A Spec field as interfaces see it: everything needed to draw a control or explain an error."""
+
+    name: str
+    label: str
+    kind: Kind
+    default: Any
+    help: str
+    unit: str
+    low: float | None
+    high: float | None
+    choices: tuple[str, ...]
+    live: bool
+    log: bool
+    group: str
+    step: float | None
+
+    @property
+    def allowed(self) -> str:
+        """What may be given, in words."""
+        if self.choices:
+            return "one of " + ", ".join(self.choices)
+        if self.kind == "bool":
+            return "true or false"
+        if self.low is None and self.high is None:
+            return {"int": "a whole number", "float": "a number", "text": "text"}.get(self.kind, "text")
+        noun = "a whole number" if self.kind == "int" else "a number"
+        unit = f" {self.unit}" if self.unit else ""
+        return f"{noun} from {self.low:g} to {self.high:g}{unit}"
+
+    def parse(self, text: str) -> Any:
+        """Turn what a person typed ("10 Gbit/s", "64 MiB", "true", "1e-3") into the stored type.
+
+        Raises:
+            SpecError: When it is neither the stored type nor a quantity of the right dimension.
+        """
+        text = text.strip()
+        if self.kind in {"choice", "text"}:
+            return text
+        if self.kind == "bool":
+            words = {
+                "true": True,
+                "yes": True,
+                "on": True,
+                "1": True,
+                "false": False,
+                "no": False,
+                "off": False,
+                "0": False,
+            }
+            if text.lower() in words:
+                return words[text.lower()]
+            raise SpecError(f"{self.name}: got {text!r}; allowed: true or false")
+        try:
+            return int(text) if self.kind == "int" else float(text)
+        except ValueError:
+            return self._with_unit(text)
+
+    def _with_unit(self, text: str) -> float | int:
+        try:
+            if not self.unit:
+                number = float(text)
+            else:
+                import pint  # 0.6 s to import, so only when somebody typed a unit
+
+                asked = pint.Quantity(
+                    text.replace("Gbit", "gigabit").replace("Mbit", "megabit").replace("kbit", "kilobit")
+                )
+                number = float(asked.to(self.unit.replace("B", "byte")).magnitude)
+        except Exception as error:
+            raise SpecError(f"{self.name}: cannot read {text!r}; allowed: {self.allowed}") from error
+        if self.kind == "int":
+            if not number.is_integer():
+                raise SpecError(f"{self.name}: got {text!r}; allowed: {self.allowed}")
+            return int(number)
+        return number
+
+
+class Spec(BaseModel):
+    """What is asked of an experiment. Immutable; unknown fields, NaN and infinities are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
+
+    nodes: int = knob(
+        1, "Number of MPI ranks that work; a rank is one node.", label="Nodes", ge=1, le=512, live=True, group="System"
+    )
+    seed: int = knob(
+        0, "Seed of everything random; the same seed gives the same run.", label="Seed", ge=0, le=2**31 - 1, group="Run"
+    )
+
+    @classmethod
+    @cache
+    def knobs(cls) -> dict[str, Knob]:
+        """Return every field as a Knob, in the order of declaration."""
+        return {name: _knob_of(name, info) for name, info in cls.model_fields.items()}
+
+    @classmethod
+    def make(cls, values: Mapping[str, Any]) -> Self:
+        """Build a Spec; strings are parsed by their field.
+
+        Raises:
+            SpecError: One line for each wrong field: name, value seen, what is allowed.
+        """
+        knobs = cls.knobs()
+        problems, clean = [], {}
+        for name, value in values.items():
+            if name not in knobs:
+                problems.append(f"{name}: no such field; {near(name, knobs)}")
+                continue
+            try:
+                clean[name] = knobs[name].parse(value) if isinstance(value, str) else _plain(knobs[name], value)
+            except SpecError as error:
+                problems.append(str(error))
+                continue
+            if knobs[name].choices and clean[name] not in knobs[name].choices:
+                problems.append(f"{name}: got {value!r}; {near(str(value), knobs[name].choices)}")
+                del clean[name]
+        try:
+            spec = cls(**clean)
+        except ValidationError as error:
+            problems += [_explain(knobs, e) for e in error.errors()]
+        if problems:
+            raise SpecError("\n".join(problems))
+        return spec
+
+    def changed(self, changes: Mapping[str, Any], *, live_only: bool = True) -> Self:
+        """Return this Spec with `changes`.
+
+        Raises:
+            ControlError: A field may not change while the run goes on.
+            SpecError: A value is not allowed.
+        """
+        knobs = self.knobs()
+        fixed = [n for n in changes if n in knobs and not knobs[n].live]
+        if live_only and fixed:
+            live = ", ".join(n for n, k in knobs.items() if k.live)
+            raise ControlError(
+                f"{', '.join(fixed)} cannot change while the run goes on; live fields: {live}; start a new run instead"
+            )
+        return type(self).make({**self.model_dump(), **changes})
+
+    def digest(self) -> str:
+        """Return a short hash of the values: the key under which a prediction of this Spec is kept."""
+        return hashlib.sha256(json.dumps(self.model_dump(), sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """Something that can be done *to* a run, with its arguments: `checkpoint`, `kill`, `submit`."""
+
+    name: str
+    help: str
+    arguments: Mapping[str, Knob] | None = None
+
+
+#: What every experiment can do, because the runtime does it.
+COMMON_VERBS = (
+    Verb("pause", "Hold every node at the next boundary."),
+    Verb("resume", "Go on after a pause."),
+    Verb("checkpoint", "Write the state to disk at the next boundary."),
+    Verb("stop", "Finish the tick, write a checkpoint and end."),
+)
+
+
+class Experiment(ABC):
+    """One kind of thing the nodes can do. Subclasses declare; they hold no state.
+
+    Attributes:
+        name: In the registry, on the command line and in `Lab(name)`.
+        title: For people.
+        spec: The Spec class.
+        program: `module:Class` that the ranks load; a string, so that torch and MPI stay out of the kernel.
+        tick: What one tick is called ("step").
+        compared: Quantities shown side by side, most important first.
+        parts: Quantities that add up to `compared[0]`.
+        curve: (swept field, quantity) of the scaling plot.
+        settle_ticks: Ticks of a segment that are warm-up and not compared.
+        min_ticks: Ticks after warm-up that make a median; a shorter segment is shown as transient.
+        live_series: Quantities drawn over ticks.
+        verbs: Beyond COMMON_VERBS.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    spec: ClassVar[type[Spec]]
+    program: ClassVar[str]
+    tick: ClassVar[str] = "step"
+    compared: ClassVar[tuple[str, ...]] = ()
+    parts: ClassVar[tuple[str, ...]] = ()
+    curve: ClassVar[tuple[str, str] | None] = None
+    settle_ticks: ClassVar[int] = 5
+    min_ticks: ClassVar[int] = 10
+    live_series: ClassVar[tuple[str, ...]] = ()
+    verbs: ClassVar[tuple[Verb, ...]] = ()
+
+    @abstractmethod
+    def predict(self, spec: Spec, machine: Machine, **over: Any) -> Prediction:
+        """Return what theory says, before the run. Pure: no I/O, nothing is run.
+
+        Args:
+            spec: What is asked.
+            machine: The calibrated profile (or catalog row) it is asked of.
+            over: Spec fields replaced by arrays that broadcast together; the values then hold arrays (one call, one sweep).
+
+        Raises:
+            ModelInputError: Outside the model's domain.
+        """
+
+    def reference_curves(self, spec: Spec, machine: Machine, values: Sequence[float]) -> dict[str, Any]:
+        """Return named reference curves (ideal, Amdahl ...) of `curve` over `values`; empty where there are none."""
+        return {}
+
+    def explain(self, predicted: Prediction, measured: Mapping[str, Any]) -> list[str]:
+        """Return sentences, best first, on causes that only this experiment can name; the comparison adds its own."""
+        return []
+
+    def all_verbs(self) -> dict[str, Verb]:
+        """Return common and own verbs by name."""
+        return {v.name: v for v in (*COMMON_VERBS, *self.verbs)}
+
+
+@cache
+def experiments() -> dict[str, Experiment]:
+    """Return every experiment registered under the entry-point group `aiinfra.experiments`, by name."""
+    return {e.name: e.load()() for e in sorted(entry_points(group="aiinfra.experiments"), key=lambda e: e.name)}
+
+
+def experiment(name: str) -> Experiment:
+    """Return one experiment.
+
+    Raises:
+        UnknownNameError: With the near matches.
+    """
+    try:
+        return experiments()[name]
+    except KeyError:
+        raise UnknownNameError(f"no experiment {name!r}; {near(name, experiments())}") from None
+
+
+def _knob_of(name: str, info: FieldInfo) -> Knob:
+    extra = (info.json_schema_extra or {}).get(KNOB, {})  # type: ignore[union-attr]
+    low = next((m.ge for m in info.metadata if hasattr(m, "ge")), None)
+    high = next((m.le for m in info.metadata if hasattr(m, "le")), None)
+    kind: Kind = (
+        "choice"
+        if extra.get("choices")
+        else {int: "int", float: "float", bool: "bool"}.get(_base(info.annotation), "text")
+    )  # type: ignore[assignment]
+    return Knob(
+        name,
+        extra.get("label") or name.replace("_", " ").capitalize(),
+        kind,
+        info.default,
+        info.description or "",
+        extra.get("unit", ""),
+        low,
+        high,
+        tuple(extra.get("choices") or ()),
+        extra.get("live", False),
+        extra.get("log", False),
+        extra.get("group", ""),
+        extra.get("step"),
+    )
+
+
+def _base(annotation: Any) -> Any:
+    if get_origin(annotation) is None:
+        return annotation
+    return next((a for a in get_args(annotation) if a is not type(None)), str)
+
+
+def _plain(knob: Knob, value: Any) -> Any:
+    """Accept what is the same number in another type (2.0 for 2, numpy scalars), and nothing else."""
+    if hasattr(value, "item"):
+        value = value.item()
+    if knob.kind == "float" and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if knob.kind == "int" and isinstance(value, float) and math.isfinite(value) and value.is_integer():
+        return int(value)
+    return value
+
+
+def _explain(knobs: Mapping[str, Knob], error: Any) -> str:
+    name = str(error["loc"][0]) if error["loc"] else "spec"
+    if name not in knobs:
+        return str(error["msg"]).removeprefix("Value error, ")
+    return f"{name}: got {error['input']!r}; allowed: {knobs[name].allowed}"
