@@ -1,0 +1,355 @@
+"""What is known of each workload before anything is loaded: its layers, their exact arithmetic, its data.
+
+Pure: neither torch nor scikit-learn is imported, so that a prediction can be made in the kernel. `nets` builds the
+modules from the very same layers, and a test holds every number here against torch's own operation counter.
+
+Legend of the formulas: C channels, H x W pixels, K kernel edge. All numbers are *per sample* and for float32.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache
+from itertools import pairwise
+from typing import Literal
+
+from ..errors import ModelInputError, UnknownNameError, near
+
+Kind = Literal["linear", "conv", "activation", "pool", "flatten", "loss"]
+Task = Literal["classification", "regression"]
+
+FLOAT_BYTES = 4
+INDEX_BYTES = 8
+#: Allowed sizes of the workload "synthetic"; the others have the size that their name says.
+WIDTH_RANGE = (64, 4096)
+DEPTH_RANGE = (1, 16)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of a net, or its loss.
+
+    Attributes:
+        name: Unique within the net; also the name of the submodule.
+        kind: What it does; `conv` has stride 1 and pads to the same size, `pool` is a maximum over K x K squares,
+            `activation` is a rectifier.
+        flop_forward_per_sample: Multiplications and additions of the matrix product or convolution; 0 for what only
+            moves or compares elements (bias, activation, pooling, loss: bound by memory, see the element counts).
+        params: Trainable numbers, weight and bias.
+        in_elements: Numbers read per sample.
+        out_elements: Numbers written per sample.
+        dims: linear: in, out. conv: in_channels, out_channels, kernel, height, width. pool: kernel, channels, height,
+            width (of its input). loss: outputs. Otherwise empty.
+        needs_input_grad: Whether backward computes the gradient of the input; False up to the first trained layer.
+    """
+
+    name: str
+    kind: Kind
+    flop_forward_per_sample: int
+    params: int
+    in_elements: int
+    out_elements: int
+    dims: Mapping[str, int] = field(hash=False)
+    needs_input_grad: bool
+
+    @property
+    def flop_backward_per_sample(self) -> int:
+        """One product of the forward size for the weight's gradient, and one for the input's where it is needed."""
+        return self.flop_forward_per_sample * (2 if self.needs_input_grad else 1)
+
+
+@dataclass(frozen=True)
+class WorkloadFacts:
+    """One workload, at one size.
+
+    Attributes:
+        name: As in the Spec.
+        title, help: For people.
+        task: Decides the loss: cross-entropy, or squared error averaged over the outputs.
+        quality: Name of the quantity that says how good the trained net is.
+        goal, goal_steps: The quality that `goal_steps` steps of stochastic gradient descent with momentum 0.9, the
+            default batch and the default learning rate reach from every seed that was tried (a test trains it).
+        train_samples, test_samples: Of the data that is shipped or generated; a user's own archive may hold others.
+        default_batch, default_lr: Global batch and learning rate that converge.
+        best_held_out_loss: What no net can beat on average: the variance of the noise in the data; None if not known.
+        width, depth: The size; means something only if `sizable`.
+        sizable: Whether width and depth change the net.
+        reads_archives: Whether the data are numeric archives that a user may replace.
+        sample_shape_of, layers_of: The shape of one input, and the layers, at (width, depth).
+    """
+
+    name: str
+    title: str
+    help: str
+    task: Task
+    quality: str
+    goal: float
+    goal_steps: int
+    train_samples: int
+    test_samples: int
+    default_batch: int
+    default_lr: float
+    sample_shape_of: Callable[[int, int], tuple[int, ...]]
+    layers_of: Callable[[int, int], tuple[Layer, ...]]
+    best_held_out_loss: float | None = None
+    width: int = 256
+    depth: int = 4
+    sizable: bool = False
+    reads_archives: bool = False
+
+    def sized(self, width: int, depth: int) -> WorkloadFacts:
+        """Return the same workload at another size; unchanged where the size is fixed.
+
+        Raises:
+            ModelInputError: If the size is outside WIDTH_RANGE or DEPTH_RANGE.
+        """
+        if not self.sizable:
+            return self
+        for label, value, (low, high) in (("width", width, WIDTH_RANGE), ("depth", depth, DEPTH_RANGE)):
+            if int(value) != value or not low <= value <= high:
+                raise ModelInputError(f"{self.name}: {label} is {value}; allowed: a whole number from {low} to {high}")
+        return replace(self, width=int(width), depth=int(depth))
+
+    def layers(self, width: int | None = None, depth: int | None = None) -> tuple[Layer, ...]:
+        """Return the layers, the loss last.
+
+        Args:
+            width: Instead of this object's own.
+            depth: Instead of this object's own.
+
+        Raises:
+            ModelInputError: As `sized`.
+        """
+        at = self.sized(self.width if width is None else width, self.depth if depth is None else depth)
+        return at.layers_of(at.width, at.depth)
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """Shape of one input."""
+        return self.sample_shape_of(self.width, self.depth)
+
+    @property
+    def outputs(self) -> int:
+        """Number of classes, or of regressed numbers."""
+        return self.layers()[-1].in_elements
+
+    @property
+    def params(self) -> int:
+        """Trainable numbers of the net."""
+        return sum(layer.params for layer in self.layers())
+
+    @property
+    def gradient_bytes(self) -> int:
+        """Bytes that one all-reduce of the whole float32 gradient carries."""
+        return self.params * FLOAT_BYTES
+
+    @property
+    def flop_forward_per_sample(self) -> int:
+        """Matrix arithmetic of the forward pass."""
+        return sum(layer.flop_forward_per_sample for layer in self.layers())
+
+    @property
+    def flop_per_sample(self) -> int:
+        """Matrix arithmetic of forward and backward pass, exactly: no input gradient for the first trained layer."""
+        return sum(layer.flop_forward_per_sample + layer.flop_backward_per_sample for layer in self.layers())
+
+    @property
+    def activation_bytes_per_sample(self) -> int:
+        """Bytes kept from the forward to the backward pass: input, activations, pooling indices, loss and target."""
+        kept = math.prod(self.sample_shape) * FLOAT_BYTES
+        for layer in self.layers():
+            if layer.kind in {"activation", "pool"}:
+                kept += layer.out_elements * FLOAT_BYTES
+            if layer.kind == "pool":
+                kept += layer.out_elements * INDEX_BYTES
+        # Cross-entropy keeps its log-probabilities and a class index; squared error keeps outputs and targets.
+        target = INDEX_BYTES if self.task == "classification" else self.outputs * FLOAT_BYTES
+        return kept + self.outputs * FLOAT_BYTES + target
+
+
+def linear(name: str, inputs: int, outputs: int, *, first: bool = False) -> Layer:
+    """Return a dense layer with bias: y = x W + b, 2 in out flop."""
+    dims = {"in": inputs, "out": outputs}
+    return Layer(name, "linear", 2 * inputs * outputs, (inputs + 1) * outputs, inputs, outputs, dims, not first)
+
+
+def conv(name: str, in_channels: int, out_channels: int, size: int, *, kernel: int = 3, first: bool = False) -> Layer:
+    """Return a square convolution with bias, stride 1, same size: 2 C_out C_in K K H W flop."""
+    weights, pixels = in_channels * out_channels * kernel**2, size * size
+    dims = {"in_channels": in_channels, "out_channels": out_channels, "kernel": kernel, "height": size, "width": size}
+    elements = in_channels * pixels, out_channels * pixels
+    return Layer(name, "conv", 2 * weights * pixels, weights + out_channels, *elements, dims, not first)
+
+
+def relu(name: str, elements: int) -> Layer:
+    """Return a rectifier."""
+    return Layer(name, "activation", 0, 0, elements, elements, {}, True)
+
+
+def pool(name: str, channels: int, size: int, *, kernel: int = 2) -> Layer:
+    """Return a maximum over kernel x kernel squares that do not overlap."""
+    dims = {"kernel": kernel, "channels": channels, "height": size, "width": size}
+    return Layer(name, "pool", 0, 0, channels * size**2, channels * (size // kernel) ** 2, dims, True)
+
+
+def flatten(elements: int) -> Layer:
+    """Return a change of shape; it moves nothing."""
+    return Layer("flatten", "flatten", 0, 0, elements, elements, {}, True)
+
+
+def loss(outputs: int) -> Layer:
+    """Return the loss over `outputs` numbers per sample; which one is the workload's task."""
+    return Layer("loss", "loss", 0, 0, outputs, 1, {"outputs": outputs}, True)
+
+
+def perceptron(*sizes: int) -> tuple[Layer, ...]:
+    """Return dense layers from size to size with a rectifier between them, and the loss."""
+    layers: list[Layer] = []
+    for i, (inputs, outputs) in enumerate(pairwise(sizes), start=1):
+        layers.append(linear(f"linear{i}", inputs, outputs, first=i == 1))
+        if i < len(sizes) - 1:
+            layers.append(relu(f"relu{i}", outputs))
+    return (*layers, loss(sizes[-1]))
+
+
+def small_cnn() -> tuple[Layer, ...]:
+    """Return two 3 x 3 convolutions, a pooling and a dense layer; no batch norm, which would tie the ranks together."""
+    return (
+        conv("conv1", 1, 16, 8, first=True),
+        relu("relu1", 16 * 64),
+        conv("conv2", 16, 32, 8),
+        relu("relu2", 32 * 64),
+        pool("pool", 32, 8),
+        flatten(32 * 16),
+        linear("linear", 32 * 16, 10),
+        loss(10),
+    )
+
+
+def _fixed(*sizes: int) -> Callable[[int, int], tuple[Layer, ...]]:
+    return lambda width, depth: perceptron(*sizes)
+
+
+def _shape(*shape: int) -> Callable[[int, int], tuple[int, ...]]:
+    return lambda width, depth: shape
+
+
+@cache
+def _catalog() -> dict[str, WorkloadFacts]:
+    rows = (
+        WorkloadFacts(
+            name="digits-perceptron",
+            title="Handwritten digits, perceptron 64-128-10",
+            help="1 797 real digits of 8 x 8 pixels that ship with scikit-learn; one hidden layer.",
+            task="classification",
+            quality="accuracy_frac",
+            goal=0.95,
+            goal_steps=300,
+            train_samples=1437,
+            test_samples=360,
+            default_batch=256,
+            default_lr=0.1,
+            sample_shape_of=_shape(64),
+            layers_of=_fixed(64, 128, 10),
+        ),
+        WorkloadFacts(
+            name="digits-cnn",
+            title="Handwritten digits, small CNN",
+            help="The same digits, two 3 x 3 convolutions: much arithmetic for a small gradient.",
+            task="classification",
+            quality="accuracy_frac",
+            goal=0.97,
+            goal_steps=300,
+            train_samples=1437,
+            test_samples=360,
+            default_batch=256,
+            default_lr=0.05,
+            sample_shape_of=_shape(1, 8, 8),
+            layers_of=lambda width, depth: small_cnn(),
+        ),
+        WorkloadFacts(
+            name="linear-regression",
+            title="Linear regression, a million points",
+            help="y = a x + b + noise, standardised: two parameters, so a step is almost only overhead.",
+            task="regression",
+            quality="held_out_loss",
+            goal=0.0105,
+            goal_steps=200,
+            train_samples=1_000_000,
+            test_samples=100_000,
+            default_batch=1024,
+            default_lr=0.02,
+            sample_shape_of=_shape(1),
+            layers_of=_fixed(1, 1),
+            best_held_out_loss=0.01 / 1.01,
+        ),
+        WorkloadFacts(
+            name="dense-100-64-1",
+            title="Dense net 100-64-1 from archives on disk",
+            help="Regression read from train.npz and test.npz (arrays x and y); your own files may take their place.",
+            task="regression",
+            quality="held_out_loss",
+            goal=0.05,
+            goal_steps=600,
+            train_samples=16_384,
+            test_samples=4_096,
+            default_batch=256,
+            default_lr=0.02,
+            sample_shape_of=_shape(100),
+            layers_of=_fixed(100, 64, 1),
+            best_held_out_loss=0.01,
+            reads_archives=True,
+        ),
+        WorkloadFacts(
+            name="net-10-5-2",
+            title="Classifier 10-5-2",
+            help="Two classes of generated points: 67 parameters, the smallest net that communicates.",
+            task="classification",
+            quality="accuracy_frac",
+            goal=0.93,
+            goal_steps=300,
+            train_samples=4_096,
+            test_samples=1_024,
+            default_batch=256,
+            default_lr=0.1,
+            sample_shape_of=_shape(10),
+            layers_of=_fixed(10, 5, 2),
+        ),
+        WorkloadFacts(
+            name="synthetic",
+            title="Square layers of any size",
+            help="Regression with `depth` layers of `width` x `width`: a slider for the size of the gradient.",
+            task="regression",
+            quality="held_out_loss",
+            goal=0.05,
+            goal_steps=100,
+            train_samples=2_048,
+            test_samples=256,
+            default_batch=256,
+            default_lr=0.05,
+            sample_shape_of=lambda width, depth: (width,),
+            layers_of=lambda width, depth: perceptron(*(width,) * (depth + 1)),
+            best_held_out_loss=0.0,
+            sizable=True,
+        ),
+    )
+    return {row.name: row for row in rows}
+
+
+def names() -> tuple[str, ...]:
+    """Return the names of all workloads, in the order in which they are offered."""
+    return tuple(_catalog())
+
+
+def facts(name: str) -> WorkloadFacts:
+    """Return what is known of one workload, at its default size.
+
+    Raises:
+        UnknownNameError: With the near matches.
+    """
+    try:
+        return _catalog()[name]
+    except KeyError:
+        raise UnknownNameError(f"no workload {name!r}; {near(name, _catalog())}") from None
