@@ -1,0 +1,174 @@
+"""Run the test suites one after the other, each under its budget, and say at the end what passed and what was skipped.
+
+    python tests/suites.py [--all] [SUITE ...]
+
+A test belongs to one suite, by its strongest marker: faults before browser before labs before mpi; unit is the rest.
+Every process that a suite starts carries a mark in its environment, so what outlives the suite is found, ended and
+reported as a failure: no test may leave a rank behind.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+import uuid
+import xml.etree.ElementTree as ET
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+REPO = Path(__file__).resolve().parent.parent
+ARTIFACTS = REPO / "test-artifacts"
+MARK = "AIINFRA_TEST_SUITE"
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Tests that are run by one pytest, with the minutes they may take on two cores."""
+
+    name: str
+    what: str
+    markers: str
+    minutes: float
+    parallel: bool = False
+
+
+#: The budgets are shared by everybody who adds tests; what does not fit is marked `slow` and runs in `make test-all`.
+SUITES = (
+    Suite("unit", "models, records, command line, tree", "not (mpi or labs or browser or faults)", 3, parallel=True),
+    Suite("mpi", "real ranks", "mpi and not (labs or browser or faults)", 5),
+    Suite("labs", "notebooks, headless", "labs and not (browser or faults)", 6),
+    Suite("browser", "JupyterLab in a real Chromium", "browser and not faults", 6),
+    Suite("faults", "kills, full disks, bad input", "faults", 5),
+)
+
+
+@dataclass
+class Outcome:
+    """What became of one suite."""
+
+    suite: Suite
+    seconds: float = 0.0
+    counts: Counter[str] = field(default_factory=Counter)
+    skipped: Counter[str] = field(default_factory=Counter)
+    problems: list[str] = field(default_factory=list)
+
+
+def marked(value: str) -> list[psutil.Process]:
+    """Return the living processes whose environment carries our mark with `value`."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(MARK) == value and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (psutil.Error, OSError):
+            continue  # gone, or somebody else's
+    return found
+
+
+def end_survivors(value: str, wait_s: float) -> list[str]:
+    """Give what carries the mark `wait_s` to go away by itself, kill the rest, and return its command lines."""
+    until = time.monotonic() + wait_s
+    while (left := marked(value)) and time.monotonic() < until:
+        time.sleep(0.2)
+    lines = []
+    for process in left:
+        try:
+            lines.append(f"pid {process.pid}: {' '.join(process.cmdline())[:160]}")
+            process.kill()
+        except psutil.Error:
+            continue
+    return lines
+
+
+def read_results(path: Path, outcome: Outcome) -> None:
+    """Add the counts and the reasons for skipping from pytest's XML file; a missing file is a problem by itself."""
+    if not path.exists():
+        outcome.problems.append("pytest ended without a result file")
+        return
+    for case in ET.parse(path).iter("testcase"):
+        kinds = {child.tag for child in case}
+        kind = next((k for k in ("failure", "error", "skipped") if k in kinds), "passed")
+        outcome.counts[kind] += 1
+        if kind == "skipped":
+            outcome.skipped[case.find("skipped").get("message", "no reason given")] += 1  # type: ignore[union-attr]
+
+
+def run_suite(suite: Suite, everything: bool) -> Outcome:
+    """Run one suite and judge it."""
+    outcome, value, xml = Outcome(suite), uuid.uuid4().hex, ARTIFACTS / f"{suite.name}.xml"
+    budget = "no budget" if everything else f"budget {suite.minutes:g} min"
+    print(f"\n== {suite.name}: {suite.what} ({budget})", flush=True)
+    xml.unlink(missing_ok=True)
+    markers = suite.markers if everything else f"({suite.markers}) and not slow"
+    argv = [sys.executable, "-m", "pytest", "-m", markers, f"--junitxml={xml}", "--durations=5", "--durations-min=2"]
+    if suite.parallel and (os.cpu_count() or 1) > 1:
+        argv += ["-n", "2", "--dist", "loadfile"]
+    # Twice the budget is where waiting stops: a busy machine may take longer, a hang may not take forever.
+    limit_s = 3 * 3600.0 if everything else 120 * suite.minutes
+    start = time.monotonic()
+    process = subprocess.Popen(argv, cwd=REPO, env={**os.environ, MARK: value})
+    try:
+        code = process.wait(limit_s)
+    except subprocess.TimeoutExpired:
+        code = None
+        outcome.problems.append(f"stopped after {limit_s / 60:g} min")
+        end_survivors(value, 0)
+        process.wait()
+    except KeyboardInterrupt:
+        end_survivors(value, 5)
+        raise
+    outcome.seconds = time.monotonic() - start
+    read_results(xml, outcome)
+    if code == 5:
+        outcome.problems.append("no test was found, and an empty suite shows nothing")
+    elif code:
+        outcome.problems.append(f"pytest ended with code {code}")
+    outcome.problems += [f"left running: {line}" for line in end_survivors(value, 5)]
+    return outcome
+
+
+def summarise(outcomes: list[Outcome], everything: bool) -> bool:
+    """Print the table, then what was skipped and why, then the problems; return whether all is well."""
+    print("\n== summary\nsuite     passed  failed  skipped   minutes  budget")
+    for o in outcomes:
+        failed = o.counts["failure"] + o.counts["error"]
+        over = "" if everything or o.seconds <= 60 * o.suite.minutes else "  over its budget: mark something slow"
+        print(
+            f"{o.suite.name:9} {o.counts['passed']:6d}  {failed:6d}  {o.counts['skipped']:7d}"
+            f"  {o.seconds / 60:8.1f}  {o.suite.minutes:6g}{over}"
+        )
+    if any(o.skipped for o in outcomes):
+        print("\nskipped, and why:")
+        for o in outcomes:
+            for reason, count in o.skipped.most_common():
+                print(f"  {o.suite.name}: {count} x {reason}")
+    problems = [f"  {o.suite.name}: {p}" for o in outcomes for p in o.problems]
+    print("\nFAILED:\n" + "\n".join(problems) if problems else "\nall suites passed", flush=True)
+    return not problems
+
+
+def main() -> int:
+    """Return 0 when every suite that was asked for passed."""
+    names = [s.name for s in SUITES]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--all", action="store_true", help="also what is marked slow, without budgets")
+    parser.add_argument("suites", nargs="*", metavar="SUITE", help="of " + ", ".join(names) + "; default: all of them")
+    args = parser.parse_args()
+    if unknown := set(args.suites) - set(names):
+        parser.error(f"no suite {', '.join(sorted(unknown))}; there are {', '.join(names)}")
+    ARTIFACTS.mkdir(exist_ok=True)
+    outcomes = [run_suite(s, args.all) for s in SUITES if not args.suites or s.name in args.suites]
+    return 0 if summarise(outcomes, args.all) else 1
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(3)
