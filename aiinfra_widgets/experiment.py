@@ -21,10 +21,11 @@ from pydantic.fields import FieldInfo
 
 from .errors import ControlError, SpecError, UnknownNameError, near
 from .machine.profile import Machine
-from .quantities import Prediction
+from .quantities import Prediction, Value
 
 Kind = Literal["int", "float", "bool", "choice", "text"]
 KNOB = "aiinfra"
+GROUP = "aiinfra.experiments"
 
 
 def knob(
@@ -282,6 +283,17 @@ class Experiment(ABC):
         """Return named reference curves (ideal, Amdahl ...) of `curve` over `values`; empty where there are none."""
         return {}
 
+    def derive(self, spec: Spec, machine: Machine, measured: Mapping[str, Value], elapsed_s: float) -> dict[str, Value]:
+        """Return quantities that follow from what was measured in a segment (throughput, energy, cost), each with its method.
+
+        Args:
+            spec: Of the segment.
+            machine: Kept with the run.
+            measured: Medians by quantity.
+            elapsed_s: Wall time of the segment so far.
+        """
+        return {}
+
     def explain(self, predicted: Prediction, measured: Mapping[str, Any]) -> list[str]:
         """Return sentences, best first, on causes that only this experiment can name; the comparison adds its own."""
         return []
@@ -292,21 +304,22 @@ class Experiment(ABC):
 
 
 @cache
-def experiments() -> dict[str, Experiment]:
-    """Return every experiment registered under the entry-point group `aiinfra.experiments`, by name."""
-    return {e.name: e.load()() for e in sorted(entry_points(group="aiinfra.experiments"), key=lambda e: e.name)}
+def experiment_names() -> tuple[str, ...]:
+    """Return the names registered under the entry-point group `aiinfra.experiments`; nothing is imported."""
+    return tuple(sorted({e.name for e in entry_points(group=GROUP)}))
 
 
+@cache
 def experiment(name: str) -> Experiment:
-    """Return one experiment.
+    """Return one experiment; it is imported now, so that one that is broken does not take the others with it.
 
     Raises:
         UnknownNameError: With the near matches.
     """
-    try:
-        return experiments()[name]
-    except KeyError:
-        raise UnknownNameError(f"no experiment {name!r}; {near(name, experiments())}") from None
+    for entry in entry_points(group=GROUP, name=name):
+        found: Experiment = entry.load()()
+        return found
+    raise UnknownNameError(f"no experiment {name!r}; {near(name, experiment_names())}")
 
 
 def _knob_of(name: str, info: FieldInfo) -> Knob:

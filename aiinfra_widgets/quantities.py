@@ -131,6 +131,14 @@ QUANTITIES: dict[str, Quantity] = _table(
     Quantity(
         "bubble_time_s", "Pipeline bubble", "s", "Time a pipeline stage has nothing to do.", "lower", part="bubble"
     ),
+    Quantity(
+        "runtime_time_s",
+        "Lab overhead",
+        "s",
+        "Control and sampling by the lab itself, between two ticks.",
+        "lower",
+        part="runtime",
+    ),
     Quantity("injected_time_s", "Injected", "s", "Delay that you added on purpose.", "neither", part="injected"),
     Quantity(
         "samples_per_s",

@@ -1,0 +1,1 @@
+"""Calibration: what this machine can do, measured in a minute on real ranks."""

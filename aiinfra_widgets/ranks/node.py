@@ -1,0 +1,130 @@
+"""What a programme sees of the machine it runs on: its communicator, its place, the link, and where to say things."""
+
+from __future__ import annotations
+
+import json
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from mpi4py import MPI
+
+from ..experiment import Spec
+from ..machine.profile import Machine
+from ..runs.writer import EventWriter
+from .link import InjectedLink
+
+Arrays = dict[str, np.ndarray[Any, Any]]
+
+
+class Node:
+    """One rank of the pool, in one run.
+
+    Attributes:
+        id: Its number in the pool; stays when ranks join, leave or die.
+        comm: The active nodes; replaced at a boundary when membership changes. COMM_NULL while idle.
+        world: Every rank of the pool.
+        machine: The profile kept with the run (what is here; for choosing a device, never for predicting).
+        link: Injected delay between nodes.
+        cache: Folder for generated data.
+        event: Appends to this node's event log.
+    """
+
+    def __init__(self, world: MPI.Intracomm, machine: Machine, cache: Path, event: EventWriter) -> None:
+        self.world = world
+        self.id: int = world.rank
+        self.comm: MPI.Intracomm = MPI.COMM_NULL
+        self.machine = machine
+        self.cache = cache
+        self.link = InjectedLink()
+        self.event = event
+
+    @property
+    def rank(self) -> int:
+        """Place among the active nodes."""
+        return self.comm.rank
+
+    @property
+    def size(self) -> int:
+        """Number of active nodes."""
+        return self.comm.size
+
+    @property
+    def controller(self) -> bool:
+        """Whether this node decides: the first of the active ones."""
+        return self.comm != MPI.COMM_NULL and self.comm.rank == 0
+
+
+class Program(ABC):
+    """What one node does, in ticks. The runtime calls it; it never looks at files, requests or membership itself.
+
+    Every node of the pool builds one at the start of a run, also those that idle, so that joining costs one broadcast.
+
+    Attributes:
+        tick: Ticks done. Moves only when the state is whole, so a collective may fail anywhere before that.
+        replicated: Every active node holds the same state: then survivors of a dead node can go on.
+    """
+
+    replicated: ClassVar[bool] = True
+    tick: int = 0
+
+    @abstractmethod
+    def __init__(self, spec: Spec, node: Node) -> None: ...
+
+    @abstractmethod
+    def state(self) -> Arrays:
+        """Return the state as named arrays that share memory with the programme: writing into them restores it."""
+
+    @abstractmethod
+    def join(self, spec: Spec) -> None:
+        """Take up `spec` on `node.comm`: re-shard, set threads, learning rate ... Called at the start and after each change."""
+
+    @abstractmethod
+    def advance(self) -> Mapping[str, float] | None:
+        """Do one tick on all active nodes and return what was measured, or None when there is nothing left to do."""
+
+    def between(self) -> None:
+        """Do what is not part of a tick (evaluate, write a summary); its time is not counted."""
+
+    def act(self, verb: str, arguments: Mapping[str, Any]) -> None:
+        """Carry out a verb that the experiment declares; called on every active node at a boundary."""
+        raise NotImplementedError(verb)
+
+
+def send_json(comm: MPI.Comm, data: Any, dest: int, tag: int) -> None:
+    """Send plain JSON types to one rank. No pickle."""
+    comm.Send(np.frombuffer(json.dumps(data).encode(), np.uint8), dest, tag)
+
+
+def receive_json(comm: MPI.Comm, status: MPI.Status, tag: int) -> Any:
+    """Receive what `send_json` sent, after a probe that filled `status`."""
+    buffer = np.empty(status.Get_count(MPI.BYTE), np.uint8)
+    comm.Recv(buffer, status.Get_source(), tag)
+    return json.loads(buffer.tobytes())
+
+
+def broadcast_json(comm: MPI.Intracomm, data: Any, size: int, root: int = 0) -> Any:
+    """Broadcast plain JSON types whose encoding has `size` bytes on every rank (see Runtime.agree)."""
+    buffer = (
+        np.frombuffer(json.dumps(data).encode(), np.uint8).copy() if comm.rank == root else np.empty(size, np.uint8)
+    )
+    comm.Bcast(buffer, root)
+    return json.loads(buffer.tobytes())
+
+
+def wait_for(
+    comm: MPI.Comm, tag: int, source: int = MPI.ANY_SOURCE, *, pause_s: float = 0.0005, longest_s: float = 0.004
+) -> MPI.Status | None:
+    """Look once for a message and sleep if there is none: an idle rank must not spin.
+
+    Returns:
+        The status to receive with, or None.
+    """
+    status = MPI.Status()
+    if comm.Iprobe(source, tag, status):
+        return status
+    time.sleep(min(longest_s, max(pause_s, 0.0)))
+    return None

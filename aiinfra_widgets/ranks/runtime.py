@@ -1,0 +1,348 @@
+"""One run on the ranks of a pool: tick, boundary, tick. Knows nothing of what the programme does.
+
+At every boundary the controller broadcasts one word: nothing to do (half a microsecond), or the length of a plan. Nodes
+that do not take part sleep and look for a message; they never block in a broadcast, because that would spin.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import time
+import traceback
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mpi4py import MPI
+
+from ..experiment import Experiment, Spec, experiment
+from ..machine.profile import Machine
+from ..runs.jobs import write_job
+from ..runs.layout import RunDir, write_json
+from ..runs.writer import EventWriter, SampleWriter
+from . import checkpoint
+from .controller import Controller, Plan
+from .node import Node, Program, broadcast_json, receive_json, send_json, wait_for
+
+JOIN, WAKE = 61, 62
+_LOST = {MPI.ERR_PROC_FAILED, MPI.ERR_PROC_FAILED_PENDING, MPI.ERR_REVOKED}
+PAUSE_S = 0.004
+
+
+class Runtime:
+    """Carries one run from its first boundary to its outcome, on this node."""
+
+    def __init__(self, world: MPI.Intracomm, job: Mapping[str, Any], pool: Path, generation: int, cache: Path) -> None:
+        self.run = RunDir(Path(job["run"]))
+        self.incarnation: int = job["incarnation"]
+        self.pool, self.generation = pool, generation
+        self.event = EventWriter(self.run, self.incarnation, world.rank)
+        self.samples = SampleWriter(self.run, self.incarnation, world.rank)
+        manifest = self.run.read_manifest()
+        self.exp: Experiment = experiment(manifest["experiment"])
+        self.node = Node(world, Machine.from_json(json.loads(self.run.machine.read_text())), cache, self.event)
+        restored = checkpoint.load(self.run)
+        self.spec: Spec = self.exp.spec.make(job.get("spec") or (restored[0]["spec"] if restored else manifest["spec"]))
+        self.segment: int = restored[0]["segment"] if restored else -1
+        self.members = list(range(self.spec.nodes))
+        self.paused = False
+        self.word = np.zeros(1, np.int64)
+        self.event("started", pid=os.getpid(), incarnation=self.incarnation)
+        self.program: Program = _load(self.exp.program)(self.spec, self.node)
+        if restored:
+            self._restore(restored[0]["tick"], restored[1])
+        self.controller = Controller(self.run, self.exp, self.node.machine, self.event)
+        self.checkpoints = checkpoint.CheckpointWriter(self.run)
+        self._rss_bytes, self._rss_at = 0, 0.0
+
+    # --- the loop -----------------------------------------------------------------------------------------------
+    def carry(self) -> str:
+        """Run to the end and return how it ended: done, stopped, relaunch."""
+        self._enter(self.members)
+        if self.node.comm != MPI.COMM_NULL:
+            self._begin_segment("start" if self.incarnation == 0 else "resume")
+        while True:
+            try:
+                ended = self._active() if self.node.comm != MPI.COMM_NULL else self._idle()
+            except MPI.Exception as error:
+                if error.Get_error_class() not in _LOST or not self.program.replicated:
+                    raise
+                self._recover()
+                continue
+            if ended:
+                self._close()
+                return ended
+
+    def _active(self) -> str:
+        """Tick until this node leaves or the run ends; "" means that it now idles."""
+        total = self.exp.compared[0] if "runtime_time_s" in self.exp.parts else ""
+        clock, cpu_clock = time.perf_counter, time.process_time
+        ended_s, cpu_s = clock(), cpu_clock()
+        while True:
+            plan = self._agree()
+            if plan is not None:
+                ended = self._execute(plan)
+                if ended or self.node.comm == MPI.COMM_NULL:
+                    return ended
+                ended_s, cpu_s = clock(), cpu_clock()
+                continue
+            begun_s = clock()
+            sample = self.program.advance()
+            if sample is None:
+                return self._finish("done", "")
+            values = dict(sample)
+            gap_s, ended_s = begun_s - ended_s, clock()
+            values["runtime_time_s"] = gap_s
+            if total:
+                values[total] += gap_s
+            cpu_now = cpu_clock()
+            values["cpu_time_s"], cpu_s = cpu_now - cpu_s, cpu_now
+            values["memory_bytes"] = self._memory_bytes(ended_s)
+            self.samples(self.program.tick, len(self.members), self.segment, values)
+            between_s = clock()
+            self.program.between()
+            spent_s = clock() - between_s
+            if spent_s > 1e-4:  # its time is not the tick's
+                ended_s += spent_s
+                cpu_s = cpu_clock()
+
+    def _idle(self) -> str:
+        """Sleep until called to join, or until the run ends."""
+        status = wait_for(self.node.world, JOIN)
+        self.samples.beat_if_due()
+        if status is None:
+            return ""
+        message = receive_json(self.node.world, status, JOIN)
+        if message.get("end"):
+            return str(message["end"])
+        self._move(Plan(**message))
+        return ""
+
+    # --- boundaries ---------------------------------------------------------------------------------------------
+    def _agree(self) -> Plan | None:
+        """Return the controller's plan for this boundary, on every active node, or None."""
+        comm, node = self.node.comm, self.node
+        plan = None
+        if node.controller:
+            plan = self.controller.decide(self.program.tick, self.spec, self.members, self._alive())
+            while plan is None and self.paused:
+                time.sleep(PAUSE_S)
+                self.samples.beat_if_due()
+                plan = self.controller.decide(self.program.tick, self.spec, self.members, self._alive())
+            if self.paused:
+                for rank in range(1, comm.size):
+                    send_json(comm, {}, rank, WAKE)
+            self.word[0] = len(json.dumps(asdict(plan)).encode()) if plan else 0
+        elif self.paused:
+            while (status := wait_for(comm, WAKE, 0)) is None:
+                self.samples.beat_if_due()
+            receive_json(comm, status, WAKE)
+        if comm.size > 1:
+            comm.Bcast(self.word, 0)
+        if self.word[0] == 0:
+            return None
+        data = (
+            broadcast_json(comm, asdict(plan) if plan else None, int(self.word[0])) if comm.size > 1 else asdict(plan)
+        )  # type: ignore[arg-type]
+        return Plan(**data)
+
+    def _execute(self, plan: Plan) -> str:
+        """Carry out a plan; return how the run ended, or ""."""
+        begun_s, before = time.perf_counter(), self.spec
+        for verb, arguments in plan.verbs:
+            self.program.act(verb, arguments)
+        if plan.checkpoint or plan.end or plan.relaunch:
+            self._checkpoint(plan)
+        if plan.end:
+            self._acknowledge(plan, begun_s)
+            return self._finish(plan.end, plan.message)
+        if plan.relaunch:
+            self._acknowledge(plan, begun_s)
+            return self._finish("relaunch", "", nodes=plan.relaunch)
+        paused, self.paused = self.paused, plan.paused
+        if plan.spec != before.model_dump() or plan.members != self.members:
+            self._move(plan)
+        if self.node.controller:
+            self._acknowledge(plan, begun_s)
+            if paused != self.paused:
+                self.event("paused" if self.paused else "resumed", tick=self.program.tick)
+        return ""
+
+    def _move(self, plan: Plan) -> None:
+        """Change Spec and membership: leavers go idle, newcomers get the state, everyone re-shards."""
+        begun_s, old = time.perf_counter(), self.members
+        if self.node.controller:
+            for node in plan.members:
+                if node not in old:
+                    send_json(self.node.world, asdict(plan), node, JOIN)
+        self.spec, self.members = self.exp.spec.make(plan.spec), plan.members
+        if plan.members == old:
+            self.program.join(self.spec)
+        else:
+            self._enter(plan.members, share=True)
+        if self.node.comm == MPI.COMM_NULL:
+            return
+        cause = ",".join(plan.requests) or "change"
+        cost_s = time.perf_counter() - begun_s
+        if plan.members != old and self.node.controller:
+            self.event(
+                "resized", tick=self.program.tick, nodes=len(plan.members), before=len(old), resize_time_s=cost_s
+            )
+        self._begin_segment(cause)
+
+    def _enter(self, members: list[int], *, share: bool = False) -> None:
+        """Make the communicator of `members`; with `share`, everyone takes the state of its first node."""
+        world, node = self.node.world, self.node
+        left = node.comm
+        if node.id in members:
+            group = world.Get_group().Incl(members)
+            node.comm = world.Create_group(group, tag=JOIN)
+            node.comm.Set_errhandler(MPI.ERRORS_RETURN)
+            if share:
+                self._share(0)
+            self.program.join(self.spec)
+            node.comm.Barrier()
+        else:
+            node.comm = MPI.COMM_NULL
+            self.samples.flush()
+        if left not in (MPI.COMM_NULL, MPI.COMM_WORLD):
+            left.Free() if not left.Is_revoked() else None
+
+    def _share(self, root: int) -> None:
+        """Broadcast tick, segment and state from `root` of the active nodes."""
+        comm = self.node.comm
+        head = np.array([self.program.tick, self.segment], np.int64)
+        comm.Bcast(head, root)
+        for _, array in sorted(self.program.state().items()):
+            comm.Bcast(array, root)
+        self.program.tick, self.segment = int(head[0]), int(head[1])
+
+    def _begin_segment(self, cause: str) -> None:
+        self.segment += 1
+        if self.node.controller:
+            self.event(
+                "segment", segment=self.segment, tick=self.program.tick, spec=self.spec.model_dump(), members=self.members, cause=cause,
+            )  # fmt: skip
+
+    def _acknowledge(self, plan: Plan, begun_s: float) -> None:
+        if self.node.controller:
+            for request in plan.requests:
+                self.event("applied", request=request, tick=self.program.tick, cost_s=time.perf_counter() - begun_s)
+
+    # --- state --------------------------------------------------------------------------------------------------
+    def _checkpoint(self, plan: Plan) -> None:
+        if not self.node.controller:
+            return
+        begun_s = time.perf_counter()
+        spec = {**plan.spec, "nodes": plan.relaunch or plan.spec["nodes"]}
+        self.checkpoints.write(self.program.tick, spec, self.segment, self.program.state())
+        if plan.end or plan.relaunch:
+            self.checkpoints.wait()
+        self.event("checkpoint", tick=self.program.tick, cost_s=time.perf_counter() - begun_s)
+
+    def _restore(self, tick: int, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
+        for name, array in self.program.state().items():
+            array[...] = arrays[name]
+        self.program.tick = tick
+
+    def _recover(self) -> None:
+        """A node died: the survivors revoke, shrink, agree on the state furthest ahead, and go on. No tick is lost."""
+        begun_s, node, before = time.perf_counter(), self.node, self.members
+        if not node.comm.Is_revoked():
+            node.comm.Revoke()
+        node.comm = node.comm.Shrink()
+        node.comm.Set_errhandler(MPI.ERRORS_RETURN)
+        mine = np.array([node.id, self.program.tick], np.int64)
+        seen = np.empty((node.size, 2), np.int64)
+        node.comm.Allgather(mine, seen)
+        self.members = [int(i) for i in seen[:, 0]]
+        self._share(int(np.argmax(seen[:, 1])))
+        self.spec = self.spec.changed({"nodes": len(self.members)})
+        self.program.join(self.spec)
+        node.comm.Barrier()
+        if node.controller:
+            (self.pool / f"degraded-{self.generation}").touch()
+            lost = [n for n in before if n not in self.members]
+            self.event(
+                "rank-lost",
+                lost=lost,
+                tick=self.program.tick,
+                nodes=len(self.members),
+                recovery_time_s=time.perf_counter() - begun_s,
+            )
+        self._begin_segment("rank-lost")
+
+    def _alive(self) -> list[int]:
+        """Nodes of the pool that are not known to be dead."""
+        world = self.node.world
+        failed = world.Get_failed()
+        if failed.size == 0:
+            return list(range(world.size))
+        dead = set(MPI.Group.Translate_ranks(failed, None, world.Get_group()))
+        return [n for n in range(world.size) if n not in dead]
+
+    # --- the end ------------------------------------------------------------------------------------------------
+    def _finish(self, state: str, message: str, **more: Any) -> str:
+        """Write the outcome, then wake the idle nodes so that they return too."""
+        self.samples.flush()
+        if self.node.size > 1:
+            self.node.comm.Barrier()  # nobody is past its last sample before all are
+        if self.node.controller:
+            if state == "done":
+                self._checkpoint(Plan(self.spec.model_dump(), self.members, 0.0, end="done"))
+            self.run.reserve.unlink(missing_ok=True)
+            outcome = {
+                "state": state,
+                "tick": self.program.tick,
+                "message": message,
+                "nodes": len(self.members),
+                **more,
+            }
+            self.event("end", **outcome)
+            if state == "relaunch":
+                write_job(self.pool, self.run, self.incarnation + 1, int(more["nodes"]))
+            write_json(
+                self.run.outcome(self.incarnation),
+                {**outcome, "t_s": time.monotonic(), "wall_s": time.time()},
+                durable=True,
+            )
+            for other in self._alive():
+                if other not in self.members:
+                    send_json(self.node.world, {"end": state}, other, JOIN)
+        return state
+
+    def _close(self) -> None:
+        if self.node.comm != MPI.COMM_NULL:
+            self.node.comm.Free()
+        self.samples.close()
+        self.event.close()
+
+    def failed(self, error: BaseException) -> None:
+        """Record why this node ends the job: its traceback, where a reader looks for it. Makes room on a full disk first."""
+        self.run.reserve.unlink(missing_ok=True)
+        text = "".join(traceback.format_exception(error))
+        self.event(
+            "error",
+            tick=self.program.tick if hasattr(self, "program") else None,
+            message=f"{type(error).__name__}: {error}",
+            traceback=text,
+        )
+
+    def _memory_bytes(self, now: float) -> int:
+        """Resident memory, read once a second."""
+        if now - self._rss_at > 1.0:
+            self._rss_at = now
+            with open("/proc/self/statm") as file:
+                self._rss_bytes = int(file.read().split()[1]) * resource.getpagesize()
+        return self._rss_bytes
+
+
+def _load(name: str) -> type[Program]:
+    from importlib import import_module
+
+    module, _, attribute = name.partition(":")
+    return getattr(import_module(module), attribute)  # type: ignore[no-any-return]

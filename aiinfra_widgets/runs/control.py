@@ -1,0 +1,141 @@
+"""Asking something of a run. Anyone may ask; the run's controller decides, and says so in its events."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from ..errors import ControlError, near
+from ..experiment import Knob, Spec, experiment
+from .layout import RunDir, keep_prediction, write_json
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request: live fields to set, or a verb to carry out.
+
+    Attributes:
+        id: Sorts by time of asking.
+        by: Who asked: "lab", "cli", "schedule", "chaos", "autoscaler" ...
+        changes: Live Spec fields and their new values.
+        verb: A verb of the experiment, or "".
+        arguments: Of the verb.
+        at_tick: Not before this tick; None is "as soon as possible".
+    """
+
+    id: str
+    by: str
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    verb: str = ""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    at_tick: int | None = None
+    asked_at_s: float = 0.0
+
+
+def ask(
+    run: RunDir,
+    spec: Spec,
+    changes: Mapping[str, Any] | None = None,
+    *,
+    verb: str = "",
+    arguments: Mapping[str, Any] | None = None,
+    by: str = "lab",
+    at_tick: int | None = None,
+) -> Request:
+    """Validate a request, keep the prediction of what it leads to, and put it into the inbox.
+
+    Args:
+        run: The run.
+        spec: The run's Spec as it is now (the reader knows it).
+        changes: Live fields to set.
+        verb, arguments: Something to do to the run.
+        by: Who asks.
+        at_tick: Earliest tick.
+
+    Raises:
+        ControlError: Not a live field, unknown verb, or nothing asked.
+        SpecError: A value that is not allowed.
+    """
+    exp = experiment(run.read_manifest()["experiment"])
+    if not changes and not verb:
+        raise ControlError("nothing was asked: give live fields to change, or a verb")
+    plain: dict[str, Any] = {}
+    if changes:
+        then = spec.changed(changes)
+        plain = {name: getattr(then, name) for name in changes}
+        keep_prediction(run, then)
+    args: dict[str, Any] = {}
+    if verb:
+        verbs = exp.all_verbs()
+        if verb not in verbs:
+            raise ControlError(f"{exp.name} cannot {verb!r}; {near(verb, verbs)}")
+        args = _arguments(verb, verbs[verb].arguments or {}, arguments or {})
+    stamp = f"{time.time_ns():020d}-{secrets.token_hex(2)}"
+    request = Request(stamp, by, plain, verb, args, at_tick, time.time())
+    write_json(run.inbox / f"{request.id}.json", asdict(request))
+    return request
+
+
+def pending(run: RunDir) -> list[Request]:
+    """Return the requests in the inbox, oldest first; what is not a request is left for the controller to refuse."""
+    found = []
+    for path in sorted(run.inbox.glob("[0-9]*.json")):
+        try:
+            found.append(parse(json.loads(path.read_text())))
+        except (ValueError, ControlError, FileNotFoundError):
+            continue
+    return found
+
+
+def parse(data: Any) -> Request:
+    """Read one request written by anyone.
+
+    Raises:
+        ControlError: It is not of the form.
+    """
+    try:
+        known = {k: data[k] for k in Request.__dataclass_fields__ if k in data}
+        request = Request(**known)
+        if (
+            not isinstance(request.changes, dict)
+            or not isinstance(request.arguments, dict)
+            or not isinstance(request.verb, str)
+        ):
+            raise TypeError("changes and arguments are objects, verb is text")
+        if request.at_tick is not None and not isinstance(request.at_tick, int):
+            raise TypeError("at_tick is a whole number")
+    except (TypeError, KeyError, AttributeError) as error:
+        raise ControlError(f"not a request: {error}") from error
+    return request
+
+
+def wait_decided(
+    decided: Callable[[], Mapping[str, Any] | None], timeout_s: float = 10.0, pause_s: float = 0.01
+) -> Mapping[str, Any] | None:
+    """Poll `decided` until it returns the controller's answer; None when the time is up."""
+    end = time.monotonic() + timeout_s
+    while time.monotonic() < end:
+        answer = decided()
+        if answer is not None:
+            return answer
+        time.sleep(pause_s)
+    return None
+
+
+def _arguments(verb: str, knobs: Mapping[str, Knob], given: Mapping[str, Any]) -> dict[str, Any]:
+    unknown = [n for n in given if n not in knobs]
+    if unknown:
+        raise ControlError(f"{verb} has no argument {unknown[0]!r}; {near(unknown[0], knobs)}")
+    args = {}
+    for name, knob in knobs.items():
+        value = given.get(name, knob.default)
+        value = knob.parse(value) if isinstance(value, str) else value
+        low, high = knob.low, knob.high
+        if (low is not None and value < low) or (high is not None and value > high):
+            raise ControlError(f"{verb}: {name} is {value!r}; allowed: {knob.allowed}")
+        args[name] = value
+    return args

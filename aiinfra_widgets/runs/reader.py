@@ -1,0 +1,281 @@
+"""Reading a run while it grows: tail the files, merge nodes into ticks, cut ticks into segments.
+
+Nothing here writes, and a torn last line is left for the next look. The live view, the report, the data frame, the
+command line and the tests all read through this one class.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..experiment import Experiment, Spec, experiment
+from ..machine.profile import Machine
+from ..quantities import QUANTITIES, Prediction, Value
+from .layout import RunDir
+from .writer import HEAD
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Event = dict[str, Any]
+
+
+@dataclass
+class Segment:
+    """A stretch of a run in which the configuration does not change: the unit of comparison.
+
+    Attributes:
+        index: In the run, over all incarnations.
+        first_tick: The first tick under this configuration.
+        spec: The whole Spec.
+        cause: What began it: "start", "resume", a request id, "rank-lost".
+        t_s: Monotonic time of the beginning.
+        ticks: Ticks seen so far.
+        elapsed_s: From the first to the last tick end.
+        values: Measured quantities; medians with quartiles after `settle_ticks`.
+        transient: Too short to be compared.
+        prediction: Made before it began, or None with `refused` saying why.
+    """
+
+    index: int
+    first_tick: int
+    spec: Spec
+    cause: str
+    t_s: float
+    ticks: int = 0
+    elapsed_s: float = 0.0
+    values: dict[str, Value] = field(default_factory=dict)
+    transient: bool = True
+    prediction: Prediction | None = None
+    refused: str = ""
+
+
+class Tail:
+    """Complete lines of one growing file, each returned once."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._at = 0
+
+    def lines(self) -> bytes:
+        """Return what was appended since the last call, up to the last whole line."""
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self._at)
+                data = file.read()
+        except FileNotFoundError:
+            return b""
+        end = data.rfind(b"\n") + 1
+        self._at += end
+        return data[:end]
+
+
+class RunReader:
+    """A run as data. Call `poll()` and then look; every view of the same run may have its own reader."""
+
+    def __init__(self, run: RunDir | Path | str) -> None:
+        self.run = run if isinstance(run, RunDir) else RunDir(Path(run))
+        self.manifest = self.run.read_manifest()
+        self.events: list[Event] = []
+        self._tails: dict[Path, Tail] = {}
+        self._columns: dict[Path, list[str]] = {}
+        self._parts: list[pd.DataFrame] = []
+        self._pending: pd.DataFrame | None = None
+        self._latest: dict[int, dict[str, float]] = {}
+        self._nodes: pd.DataFrame | None = None
+        self._ticks: pd.DataFrame | None = None
+
+    @cached_property
+    def experiment(self) -> Experiment:
+        """The experiment of this run."""
+        return experiment(self.manifest["experiment"])
+
+    @cached_property
+    def machine(self) -> Machine:
+        """The machine profile kept with the run."""
+        return self.run.read_machine()
+
+    @cached_property
+    def asked(self) -> Spec:
+        """The Spec the run began with."""
+        return self.run.read_spec()
+
+    def poll(self) -> bool:
+        """Read what is new; return whether anything was."""
+        fresh = self._poll_events()
+        return self._poll_samples() or fresh
+
+    # --- events -------------------------------------------------------------------------------------------------
+    def _poll_events(self) -> bool:
+        new: list[Event] = []
+        for path in sorted((self.run.path / "events").glob("*.jsonl")):
+            incarnation = int(path.name.split("-")[0])
+            for line in self._tail(path).splitlines():
+                try:
+                    new.append({"incarnation": incarnation, **json.loads(line)})
+                except ValueError:
+                    continue  # a line that was torn by a crash and then continued by nobody
+        if new:
+            self.events = sorted(self.events + new, key=lambda e: (e["incarnation"], e["t_s"]))
+        return bool(new)
+
+    def kind(self, *kinds: str) -> list[Event]:
+        """Return the events of these kinds, oldest first."""
+        return [e for e in self.events if e["kind"] in kinds]
+
+    def answer(self, request_id: str) -> Event | None:
+        """Return the controller's decision on a request, or None while there is none."""
+        return next((e for e in self.kind("applied", "refused") if e.get("request") == request_id), None)
+
+    @property
+    def spec(self) -> Spec:
+        """The Spec now: of the last segment, or as asked."""
+        begun = self.kind("segment")
+        return self.experiment.spec.make(begun[-1]["spec"]) if begun else self.asked
+
+    # --- samples ------------------------------------------------------------------------------------------------
+    def _poll_samples(self) -> bool:
+        import pandas as pd
+
+        frames = []
+        for path in sorted((self.run.path / "samples").glob("*.csv")):
+            data = self._tail(path)
+            if not data:
+                continue
+            if path not in self._columns:
+                head, _, data = data.partition(b"\n")
+                self._columns[path] = head.decode().split(",")
+            if not data:
+                continue
+            incarnation, node = (int(x) for x in path.stem.split("-"))
+            frame = pd.read_csv(io.BytesIO(data), names=self._columns[path], on_bad_lines="skip")
+            frame.insert(0, "node", node)
+            frame.insert(0, "incarnation", incarnation)
+            frames.append(frame)
+            self._latest[node] = frame.iloc[-1].to_dict()
+        if not frames:
+            return False
+        fresh = pd.concat(frames, ignore_index=True)
+        self._parts.append(fresh)
+        self._nodes = None
+        self._merge(fresh)
+        return True
+
+    def _merge(self, fresh: pd.DataFrame) -> None:
+        """Combine the rows of all nodes of a tick, once every node of that tick has reported."""
+        import pandas as pd
+
+        rows = fresh if self._pending is None else pd.concat([self._pending, fresh], ignore_index=True)
+        # A tick that was redone after a resume belongs to the later incarnation.
+        keys = ["incarnation", "tick"]
+        groups = rows.groupby(keys, sort=True)
+        whole = groups["node"].transform("size") >= rows["nodes"]
+        self._pending = rows[~whole]
+        done = rows[whole]
+        if done.empty:
+            return
+        how = {c: _COMBINE.get(_combine(c), "mean") for c in done.columns if c not in {"node", "incarnation", "tick"}}
+        ticks = done.groupby(keys, sort=True, as_index=False).agg(how)  # type: ignore[call-overload]
+        self._ticks = ticks if self._ticks is None else pd.concat([self._ticks, ticks], ignore_index=True)
+
+    @property
+    def nodes(self) -> pd.DataFrame:
+        """Every sample: one row per incarnation, node and tick. Empty fields are NaN: not measured."""
+        import pandas as pd
+
+        if self._nodes is None:
+            self._nodes = (
+                pd.concat(self._parts, ignore_index=True) if self._parts else _empty(("incarnation", "node", *HEAD))
+            )
+            self._parts = [self._nodes] if self._parts else []
+        return self._nodes
+
+    @property
+    def ticks(self) -> pd.DataFrame:
+        """One row per tick over all its nodes: the slowest, the mean or the sum, as the vocabulary says."""
+        return self._ticks if self._ticks is not None else _empty(("incarnation", *HEAD))
+
+    def latest(self) -> dict[int, dict[str, float]]:
+        """Return the newest sample of each node."""
+        return self._latest
+
+    # --- segments -----------------------------------------------------------------------------------------------
+    def segments(self) -> list[Segment]:
+        """Return every segment with what was measured and what was predicted for it."""
+        begun = self.kind("segment")
+        ticks = self.ticks
+        found: list[Segment] = []
+        for i, event in enumerate(begun):
+            spec = self.experiment.spec.make(event["spec"])
+            segment = Segment(event["segment"], event["tick"], spec, event.get("cause", ""), event["t_s"])
+            rows = ticks[(ticks["segment"] == segment.index) & (ticks["incarnation"] == event["incarnation"])]
+            self._measure(segment, rows)
+            if i + 1 == len(begun):
+                segment.transient = len(rows) < self.experiment.settle_ticks + self.experiment.min_ticks
+            self._attach_prediction(segment)
+            found.append(segment)
+        return found
+
+    def _measure(self, segment: Segment, rows: pd.DataFrame) -> None:
+        exp = self.experiment
+        segment.ticks = len(rows)
+        segment.transient = len(rows) < exp.settle_ticks + exp.min_ticks
+        if rows.empty:
+            return
+        times = rows["t_s"].to_numpy()
+        segment.elapsed_s = float(times[-1] - segment.t_s)
+        steady = rows.iloc[exp.settle_ticks :] if len(rows) > exp.settle_ticks else rows
+        for name in rows.columns:
+            if name in QUANTITIES:
+                segment.values[name] = _summary(name, steady[name].to_numpy(dtype=float))
+        segment.values.update(exp.derive(segment.spec, self.machine, segment.values, segment.elapsed_s))
+
+    def _attach_prediction(self, segment: Segment) -> None:
+        path = self.run.prediction(segment.spec.digest())
+        try:
+            record = json.loads(path.read_text())
+        except (FileNotFoundError, ValueError):
+            segment.refused = "nobody predicted this configuration before it began"
+            return
+        if "prediction" in record:
+            segment.prediction = Prediction.from_json(record["prediction"])
+        segment.refused = record.get("refused", "")
+
+    def _tail(self, path: Path) -> bytes:
+        return self._tails.setdefault(path, Tail(path)).lines()
+
+
+_COMBINE = {"max": "max", "mean": "mean", "sum": "sum", "first": "first"}
+
+
+def _combine(column: str) -> str:
+    if column in {"t_s", "nodes", "segment"}:
+        return "max"
+    return QUANTITIES[column].combine if column in QUANTITIES else "mean"
+
+
+def _summary(name: str, values: np.ndarray[Any, Any]) -> Value:
+    values = values[np.isfinite(values)]
+    if not values.size:
+        return Value(name, None, method="measured", how="no counter", n=0)
+    q25, median, q75 = (float(q) for q in np.percentile(values, (25, 50, 75)))
+    return Value(name, median, q25, q75, "measured", f"median of {values.size}", int(values.size))
+
+
+def _empty(columns: Iterable[str]) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.DataFrame({c: pd.Series(dtype=float) for c in columns})
+
+
+def last_ticks(reader: RunReader) -> Mapping[int, int]:
+    """Return the last tick that each node reported."""
+    return {node: int(row["tick"]) for node, row in reader.latest().items()}

@@ -1,0 +1,178 @@
+"""What a run is doing, from evidence: the sentinel, the launcher's record, heartbeats and last ticks - never a flag alone."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from .reader import Event, RunReader
+
+#: A node that has not reached a boundary for this long is named as stalled.
+STALL_S = 10.0
+#: A run that nobody supervises and whose heartbeats are older than this is over.
+SILENT_S = 3.0
+
+FINAL = frozenset({"done", "stopped", "failed", "interrupted"})
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """State and the sentence behind it.
+
+    `state` is one of: new, starting, running, paused, stalled, degraded, done, stopped, failed, interrupted.
+    """
+
+    state: str
+    message: str
+    last_tick: dict[int, int] = field(default_factory=dict)
+    next_step: str = ""
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing more will come by itself."""
+        return self.state in FINAL
+
+    @property
+    def ok(self) -> bool:
+        """Whether it ended as asked."""
+        return self.state in {"done", "stopped"}
+
+
+def status(reader: RunReader) -> Status:
+    """Return the status of a run; call `reader.poll()` before.
+
+    Evidence in this order: the controller's outcome of the newest incarnation; an error that a node recorded; the
+    launcher's record of how the ranks ended; whether the launcher still lives; heartbeats.
+    """
+    run = reader.run
+    newest = run.incarnations() - 1
+    ticks = {n: int(r["tick"]) for n, r in reader.latest().items()}
+    if newest < 0:
+        return Status("new", "nothing was launched yet", ticks, f"start it with: aiinfra resume {run.id}")
+    events = [e for e in reader.events if e["incarnation"] == newest]
+    outcome = _outcome(reader, newest)
+    if outcome is not None:
+        return _ended_by_itself(reader, outcome, ticks)
+    errors = [e for e in events if e["kind"] == "error"]
+    launch = [e for e in events if e["by"] == "launch"]
+    ended = [e for e in launch if e["kind"] in {"ranks-ended", "launch-failed", "owner-gone-end"}]
+    if errors or ended:
+        return _broken(reader, newest, errors, ended, ticks)
+    if not _supervised(launch) and _silence_s(reader, newest) > SILENT_S:
+        return _interrupted(reader, "the launcher is gone, and so are its ranks", ticks)
+    started = [e for e in events if e["kind"] == "segment"]
+    if not started:
+        return Status("starting", "waiting for the ranks", ticks)
+    return _alive(reader, newest, events, ticks)
+
+
+def _alive(reader: RunReader, newest: int, events: list[Event], ticks: dict[int, int]) -> Status:
+    held = [e["kind"] for e in events if e["kind"] in {"paused", "resumed", "segment"}]
+    active = reader.kind("segment")[-1].get("members", [])
+    now = time.time()
+    for node in active:
+        beat = reader.run.heartbeat(newest, node)
+        silent = now - beat.stat().st_mtime if beat.exists() else 0.0
+        if silent > STALL_S:
+            where = f"{reader.experiment.tick} {ticks.get(node, 0)}"
+            return Status(
+                "stalled",
+                f"node {node} stands still since {silent:.0f} s, after {where}",
+                ticks,
+                "stop the run, or wait",
+            )
+    if held and held[-1] == "paused":
+        return Status("paused", "every node waits at the boundary", ticks, "resume")
+    lost = [e for e in events if e["kind"] == "rank-lost"]
+    if lost:
+        names = ", ".join(str(n) for e in lost for n in e["lost"])
+        return Status(
+            "degraded", f"node {names} died; the others went on at {reader.experiment.tick} {lost[-1]['tick']}", ticks
+        )
+    return Status("running", f"{len(active)} node{'s' if len(active) != 1 else ''} at work", ticks)
+
+
+def _ended_by_itself(reader: RunReader, outcome: dict[str, Any], ticks: dict[int, int]) -> Status:
+    state, tick = outcome["state"], outcome.get("tick")
+    if state == "relaunch":
+        return Status(
+            "starting", f"relaunching with {outcome['nodes']} nodes from {reader.experiment.tick} {tick}", ticks
+        )
+    again = "" if state == "done" else resume_hint(reader)
+    return Status(state, outcome.get("message") or f"ended after {reader.experiment.tick} {tick}", ticks, again)
+
+
+def _broken(reader: RunReader, newest: int, errors: list[Event], ended: list[Event], ticks: dict[int, int]) -> Status:
+    if errors:
+        first = errors[0]
+        where = f"node {first['by']}" + (
+            f" at {reader.experiment.tick} {first['tick']}" if first.get("tick") is not None else ""
+        )
+        return Status("failed", f"{where}: {first['message']}", ticks, resume_hint(reader))
+    last = ended[-1]
+    if last["kind"] == "owner-gone-end":
+        return _interrupted(reader, last["message"], ticks)
+    return Status("failed", last["message"], ticks, resume_hint(reader))
+
+
+def _interrupted(reader: RunReader, why: str, ticks: dict[int, int]) -> Status:
+    return Status("interrupted", why, ticks, resume_hint(reader))
+
+
+def resume_hint(reader: RunReader) -> str:
+    """Return how to go on from the last checkpoint, or say that there is none."""
+    kept = latest_checkpoint_tick(reader)
+    if kept is None:
+        return "no checkpoint was written; what was measured is kept; start a new run"
+    return f"resume at {reader.experiment.tick} {kept} with: aiinfra resume {reader.run.id}"
+
+
+def latest_checkpoint_tick(reader: RunReader) -> int | None:
+    """Return the tick of the checkpoint that LATEST points to, or None."""
+    try:
+        return int((reader.run.checkpoints / "LATEST").read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def traceback_of(reader: RunReader) -> str:
+    """Return the traceback of the first node that failed in the newest incarnation, or ""."""
+    newest = reader.run.incarnations() - 1
+    return next((e.get("traceback", "") for e in reader.kind("error") if e["incarnation"] == newest), "")
+
+
+def _outcome(reader: RunReader, incarnation: int) -> dict[str, Any] | None:
+    try:
+        data: dict[str, Any] = json.loads(reader.run.outcome(incarnation).read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+    return data
+
+
+def _supervised(launch: list[Event]) -> bool:
+    """Whether the launcher process of this incarnation still lives here (its pid, and born when it says)."""
+    import psutil
+
+    for event in reversed(launch):
+        if event["kind"] == "launching":
+            try:
+                born = psutil.Process(event["pid"]).create_time()
+            except psutil.NoSuchProcess:
+                return False
+            return abs(born - float(event["born_s"])) < 1.0
+    return False
+
+
+def _silence_s(reader: RunReader, incarnation: int) -> float:
+    """Seconds since any file of the run changed."""
+    newest = max(
+        (
+            p.stat().st_mtime
+            for sub in ("heartbeats", "events", "samples")
+            for p in (reader.run.path / sub).glob(f"{incarnation}-*")
+        ),
+        default=0.0,
+    )
+    return time.time() - newest

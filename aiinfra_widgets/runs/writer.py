@@ -1,0 +1,119 @@
+"""Writing one node's share of a run: samples, events, heartbeat. Append only, one writer per file.
+
+A sample line is formatted and written in a few microseconds, so it goes to the kernel at once: a killed process loses
+nothing that it measured. Only when ticks are shorter than FLUSH_S are several lines written together.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import StorageError
+from .layout import RunDir
+
+FLUSH_S = 0.002
+BEAT_S = 0.25
+#: Columns that every sample begins with.
+HEAD = ("tick", "t_s", "nodes", "segment")
+
+
+class EventWriter:
+    """Appends events of one writer, one JSON object per line, each with monotonic and wall time."""
+
+    def __init__(self, run: RunDir, incarnation: int, writer: int | str) -> None:
+        self._writer = writer
+        self._file = _append_only(run.events(incarnation, writer))
+
+    def __call__(self, kind: str, **data: Any) -> None:
+        """Append one event; `data` holds plain JSON types."""
+        line = {"t_s": time.monotonic(), "wall_s": time.time(), "by": self._writer, "kind": kind, **data}
+        _write(self._file, (json.dumps(line, default=str) + "\n").encode())
+
+    def close(self) -> None:
+        """Release the file."""
+        os.close(self._file)
+
+
+class SampleWriter:
+    """Appends samples of one node as CSV. The columns are fixed by the first sample."""
+
+    def __init__(self, run: RunDir, incarnation: int, node: int) -> None:
+        self._file = _append_only(run.samples(incarnation, node))
+        self._beat = run.heartbeat(incarnation, node)
+        self._beat.touch()
+        self._beat_at = self._flushed_at = time.monotonic()
+        self._names: tuple[str, ...] = ()
+        self._lines: list[str] = []
+
+    def __call__(self, tick: int, nodes: int, segment: int, values: Mapping[str, float]) -> None:
+        """Append the sample of `tick`; NaN and None become empty fields ("not measured").
+
+        Args:
+            tick: Of the experiment.
+            nodes: Active nodes in this tick.
+            segment: Index of the segment.
+            values: Quantity name to number; the same names every time.
+        """
+        now = time.monotonic()
+        if not self._names:
+            self._names = tuple(values)
+            self._lines.append(",".join((*HEAD, *self._names)))
+        row = ",".join(["" if v is None or v != v else f"{v:.9g}" for v in values.values()])
+        self._lines.append(f"{tick},{now:.6f},{nodes},{segment},{row}")
+        if now - self._flushed_at >= FLUSH_S:
+            self.flush(now)
+        if now - self._beat_at >= BEAT_S:
+            self.beat(now)
+
+    def flush(self, now: float | None = None) -> None:
+        """Hand every line to the kernel."""
+        self._flushed_at = time.monotonic() if now is None else now
+        if self._lines:
+            _write(self._file, ("\n".join(self._lines) + "\n").encode())
+            self._lines.clear()
+
+    def beat(self, now: float | None = None) -> None:
+        """Say "still here"; also while paused or idle."""
+        self._beat_at = time.monotonic() if now is None else now
+        os.utime(self._beat)
+
+    def beat_if_due(self) -> None:
+        """Beat at most every BEAT_S."""
+        if time.monotonic() - self._beat_at >= BEAT_S:
+            self.beat()
+
+    def close(self) -> None:
+        """Flush and release the file."""
+        self.flush()
+        os.close(self._file)
+
+
+def finite(value: float | None) -> float | None:
+    """Return `value`, or None where it is not a finite number (JSON has no NaN)."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _append_only(path: os.PathLike[str]) -> int:
+    try:
+        return os.open(
+            path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0), 0o600
+        )
+    except OSError as error:
+        raise StorageError(f"cannot open {path}: {error.strerror}") from error
+
+
+def _write(file: int, data: bytes) -> None:
+    """Write everything, or say why not: a full disk takes a part of a line and then nothing."""
+    view = memoryview(data)
+    while view:
+        try:
+            view = view[os.write(file, view) :]
+        except OSError as error:
+            raise StorageError(
+                f"cannot write to the run directory: {error.strerror}; free some space, then resume the run from its checkpoint"
+            ) from error
