@@ -77,7 +77,7 @@ def _script(name: str) -> str:
 @cache
 def _classes(folder: str) -> frozenset[str]:
     """Return the models that the files in `folder` declare; they need a script of their own."""
-    files = (_static() / "lib" / folder).glob("*.d.ts")
+    files = (_static() / "lib" / folder).rglob("*.d.ts")
     return frozenset(name for file in files for name in CLASS.findall(file.read_text(encoding="utf-8")))
 
 

@@ -172,7 +172,9 @@ class Execution:
         """Put the error where a cell's error belongs; papermill then treats it as any failed cell."""
         cells = self.notebook.cells if self.notebook is not None else []
         for cell in (c for c in cells if c.metadata.get(KEY, {}).get("status") == RUNNING):
-            cell.outputs.append(nbformat.v4.new_output("error", ename=name, evalue=message, traceback=[f"{name}: {message}"]))
+            cell.outputs.append(
+                nbformat.v4.new_output("error", ename=name, evalue=message, traceback=[f"{name}: {message}"])
+            )
             self._mark(cell, FAILED)
 
     def _end(self, kernel: AsyncKernelManager, client: PapermillNotebookClient) -> None:

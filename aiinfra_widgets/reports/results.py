@@ -109,7 +109,9 @@ def machine() -> dict[str, Any]:
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
-        models = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        models = [
+            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+        ]
         cpu = models[0] if models else cpu
     return {
         "cpu": cpu,
@@ -138,4 +140,6 @@ def _plain(value: Any, where: str) -> Any:
         return str(value)
     if hasattr(value, "isoformat"):
         return value.isoformat()
-    raise ReportError(f"{where}: got {type(value).__name__}; allowed: what JSON holds, numpy, or an object with to_json()")
+    raise ReportError(
+        f"{where}: got {type(value).__name__}; allowed: what JSON holds, numpy, or an object with to_json()"
+    )

@@ -126,7 +126,9 @@ class _Files:
     @classmethod
     def claim(cls, out: Path, stem: str) -> _Files:
         scratch = out / f".{stem}.part.ipynb"
-        files = cls(out / f"{stem}.ipynb", out / f"{stem}.html", out / "results.json", scratch, out / f".{stem}.results")
+        files = cls(
+            out / f"{stem}.ipynb", out / f"{stem}.html", out / "results.json", scratch, out / f".{stem}.results"
+        )
         taken = [p.name for p in (files.notebook, files.html, files.results) if p.exists()]
         if taken:
             raise ReportError(
@@ -159,7 +161,10 @@ def _wrap(
     try:
         results = handed.load(files.handed)
     except ReportError as unreadable:
-        results, error = None, error or {"name": "ReportError", "message": str(unreadable), "cell": None, "traceback": ""}
+        results, error = (
+            None,
+            error or {"name": "ReportError", "message": str(unreadable), "cell": None, "traceback": ""},
+        )
     done = not error and all(c["status"] == EXECUTED for c in cells)
     ended = datetime.now(UTC)
     wrapped = {
