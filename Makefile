@@ -2,7 +2,7 @@
 BIN := .venv/bin
 # The folder of settings that `make lab` hands to JupyterLab: offline, loopback, token on (see the comments in it).
 export JUPYTER_CONFIG_PATH := $(CURDIR)/labs/.jupyter$(if $(JUPYTER_CONFIG_PATH),:$(JUPYTER_CONFIG_PATH))
-FIRST_LAB := $(firstword $(sort $(wildcard labs/01_*.ipynb)))
+FIRST_LAB := $(notdir $(firstword $(sort $(wildcard labs/01_*.ipynb))))
 
 .PHONY: help setup lab test test-all lint bench wheel clean
 .DEFAULT_GOAL := help
@@ -14,8 +14,8 @@ setup:  ## Make or refresh the virtual environment .venv, at the versions of con
 	@sh .ci/setup
 
 lab: setup  ## Open JupyterLab on the first lab (more options: make lab ARGS="--no-browser --port 9999")
-	@echo "== lab: opening JupyterLab on $(or $(notdir $(FIRST_LAB)),the folder labs); end it with Ctrl-C"
-	@exec $(BIN)/jupyter-lab --ServerApp.root_dir="$(CURDIR)/labs" $(FIRST_LAB) $(ARGS)
+	@echo "== lab: opening JupyterLab on $(or $(FIRST_LAB),the folder labs); end it with Ctrl-C"
+	@exec $(BIN)/jupyter-lab --ServerApp.root_dir="$(CURDIR)/labs" --LabApp.default_url="/lab/tree/$(FIRST_LAB)" $(ARGS)
 
 test: setup  ## Run every test suite, within 25 minutes on 2 cores (some of them: make test SUITES="unit mpi")
 	@$(BIN)/python tests/suites.py $(SUITES)

@@ -117,8 +117,9 @@ def test_files_and_functions_stay_small(path: Path) -> None:
     assert len(text.splitlines()) <= MAX_FILE_LINES, "split the file: one file, one idea"
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            documented = isinstance(node.body[0], ast.Expr) and len(node.body) > 1
-            lines = (node.end_lineno or 0) - node.body[1 if documented else 0].lineno + 1
+            code = node.body[1:] if ast.get_docstring(node) else node.body
+            # One statement of any length is a table; length is a burden where there are many statements.
+            lines = node.body[-1].end_lineno - code[0].lineno + 1 if len(code) > 1 else 0  # type: ignore[operator]
             assert lines <= MAX_FUNCTION_LINES, f"{node.name} has {lines} lines"
 
 
