@@ -1,7 +1,7 @@
 """Running a notebook with papermill, on a kernel that is ours, keeping evidence of what each cell really did.
 
-papermill marks every cell as completed after a dead kernel, has no default timeout and asks for an installed kernelspec.
-This engine plugs into papermill and changes just that.
+papermill marks every cell as completed after a dead kernel, has no default timeout and asks for an installed
+kernelspec. This engine plugs into papermill and changes just that.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from typing import Any
 
 import nbformat
 import psutil
-from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpecManager
+from jupyter_client.manager import AsyncKernelManager
 from jupyter_core.utils import run_sync
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.clientwrap import PapermillNotebookClient
@@ -96,7 +96,7 @@ class Execution:
         """Execute every cell, up to the first that fails.
 
         Raises:
-            papermill.PapermillExecutionError: A cell failed, timed out, or took the kernel with it; `notebook` holds the rest.
+            papermill.PapermillExecutionError: A cell failed, timed out, or took the kernel with it.
             Exception: The kernel did not start, or the disk is full.
         """
         papermill_engines.register(NAME, EvidenceEngine)
@@ -172,9 +172,7 @@ class Execution:
         """Put the error where a cell's error belongs; papermill then treats it as any failed cell."""
         cells = self.notebook.cells if self.notebook is not None else []
         for cell in (c for c in cells if c.metadata.get(KEY, {}).get("status") == RUNNING):
-            cell.outputs.append(
-                nbformat.v4.new_output("error", ename=name, evalue=message, traceback=[f"{name}: {message}"])
-            )
+            cell.outputs.append(_error_output(name, message))
             self._mark(cell, FAILED)
 
     def _end(self, kernel: AsyncKernelManager, client: PapermillNotebookClient) -> None:
@@ -219,10 +217,10 @@ def _fresh(source: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 
 def _kernel(private: Path) -> AsyncKernelManager:
-    """Return a kernel of the running interpreter, with its connection in a private folder and no open port if it can be.
+    """Return a kernel of the running interpreter, its connection in a private folder, without a port where it can be.
 
-    With no folder to look in, the specification is ipykernel's own, which names `sys.executable`; so neither a kernelspec
-    that a user installed nor one that is missing matters.
+    With no folder to look in, the specification is ipykernel's own, which names `sys.executable`; so neither a
+    kernelspec that a user installed nor one that is missing matters.
     """
     specs = KernelSpecManager(kernel_dirs=[], ensure_native_kernel=True)
     connection = private / "kernel.json"
@@ -243,6 +241,12 @@ def _obituary(kernel: AsyncKernelManager) -> str:
     name = signal.Signals(-code).name
     hint = "; out of memory is the usual reason" if name == "SIGKILL" else ""
     return f"the kernel was ended by {name} while the cell ran{hint}; nothing after it was run"
+
+
+def _error_output(name: str, message: str) -> nbformat.NotebookNode:
+    return nbformat.from_dict(  # type: ignore[no-untyped-call,no-any-return]
+        {"output_type": "error", "ename": name, "evalue": message, "traceback": [f"{name}: {message}"]}
+    )
 
 
 def _title(cell: nbformat.NotebookNode) -> str:

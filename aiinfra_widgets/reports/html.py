@@ -1,7 +1,7 @@
-"""One self-contained page from an executed notebook: no network, figures alive, formulas native, nothing hostile in it.
+"""One self-contained page from an executed notebook: no network, figures alive, formulas native, nothing hostile.
 
-Two walls: everything from the notebook is sanitised (`markup`), and the page carries a content security policy that lets
-only its own scripts run (by their hash) and nothing be fetched. So a figure's own JavaScript callbacks do not run either.
+Two walls: everything from the notebook is sanitised (`markup`), and the page carries a content security policy that
+lets only its own scripts run (by their hash) and nothing be fetched. So a figure's JavaScript callbacks do not run.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def to_html(
         nb: An executed notebook; not changed.
         path: Of the page; replaced atomically.
         title: Of the page.
-        summary: What `results.json` holds: status, error, parameters, versions; without it the header shows the title only.
+        summary: What `results.json` holds (status, error, parameters, versions); without it there is only a title.
         base: Folder from which pictures that markdown names are embedded.
 
     Raises:
@@ -55,7 +55,7 @@ def to_html(
     scrub = scrubber({"notebook folder": base} if base else None)
     nb = scrub_data(nb, scrub)
     figures: list[Mapping[str, Any]] = []
-    cells = _cells(nb, base, figures)
+    cells = _cells(nb, base, figures, title)
     scripts = [*scripts_for(figures), (PAGE / "report.js").read_text(encoding="utf-8")]
     environment = Environment(
         loader=FileSystemLoader(PAGE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -84,14 +84,17 @@ def _policy(scripts: list[str]) -> str:
     )
 
 
-def _cells(nb: nbformat.NotebookNode, base: Path | None, figures: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _cells(
+    nb: nbformat.NotebookNode, base: Path | None, figures: list[Mapping[str, Any]], title: str
+) -> list[dict[str, Any]]:
     shown: list[dict[str, Any]] = []
     number = 0
     for cell in nb.cells:
         if is_marker(cell) or not cell.source.strip():
             continue
         if cell.cell_type == "markdown":
-            text = safe_markdown(cell.source, base, cell.get("attachments"))
+            source = cell.source if shown else re.sub(rf"\A\s*#\s+{re.escape(title)}\s*$", "", cell.source, flags=re.M)
+            text = safe_markdown(source, base, cell.get("attachments"))
             shown.append({"kind": "markdown", "html": text})
         elif is_code(cell):
             number += 1
@@ -112,14 +115,27 @@ def _code(cell: nbformat.NotebookNode, number: int, figures: list[Mapping[str, A
         "first_line": next((line.strip() for line in cell.source.splitlines() if line.strip()), "")[:100],
         "duration_s": cell.metadata.get("aiinfra", {}).get("seconds"),
         "source": safe_code(cell.source),
-        "outputs": [o for o in (_output(out, figures) for out in cell.outputs) if o],
+        "outputs": [o for o in (_output(out, figures) for out in _merged(cell.outputs)) if o],
     }
+
+
+def _merged(outputs: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
+    """Return outputs with the pieces of one stream put together: where the kernel flushed is of no interest."""
+    merged: list[nbformat.NotebookNode] = []
+    for output in outputs:
+        last = merged[-1] if merged else None
+        same = last is not None and last.output_type == output.output_type == "stream" and last.name == output.name
+        if same and last is not None:
+            merged[-1] = type(output)({**last, "text": last.text + output.text})
+        else:
+            merged.append(output)
+    return merged
 
 
 def _output(output: nbformat.NotebookNode, figures: list[Mapping[str, Any]]) -> dict[str, Any] | None:
     """Return how one output is shown: the richest form that is safe, down to its plain text."""
     if output.output_type == "stream":
-        return {"kind": "stream", "name": output.name, "html": safe_text(output.text)}
+        return {"kind": "stream", "name": output.name, "html": safe_text(output.text.rstrip("\n"))}
     if output.output_type == "error":
         return {"kind": "error", "html": safe_text("\n".join(output.traceback) or f"{output.ename}: {output.evalue}")}
     data = output.get("data", {})

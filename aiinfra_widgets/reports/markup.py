@@ -17,18 +17,20 @@ from latex2mathml.converter import convert
 from markupsafe import Markup
 from nbconvert.filters import Highlight2HTML, ansi2html
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
-from pygments.formatters import HtmlFormatter
+from pygments.formatters import HtmlFormatter  # type: ignore[import-untyped]
 
 MAX_TEXT_CHARS = 200_000
-MATHML_TAGS = frozenset(
-    "math mrow mi mn mo ms mtext mspace mfrac msqrt mroot mstyle merror mpadded mphantom msub msup msubsup munder mover "
-    "munderover mmultiscripts mprescripts none mtable mtr mtd menclose".split()
-)
-MATHML_ATTRIBUTES = frozenset(
-    "display displaystyle scriptlevel mathvariant mathsize stretchy symmetric fence separator form largeop movablelimits "
-    "accent accentunder lspace rspace minsize maxsize linethickness notation width height depth voffset columnalign "
-    "columnspacing rowspacing columnlines rowlines frame".split()
-)
+_MATHML = """
+math mrow mi mn mo ms mtext mspace mfrac msqrt mroot mstyle merror mpadded mphantom msub msup msubsup munder mover
+munderover mmultiscripts mprescripts none mtable mtr mtd menclose
+"""
+_MATHML_ATTRIBUTES = """
+display displaystyle scriptlevel mathvariant mathsize stretchy symmetric fence separator form largeop movablelimits
+accent accentunder lspace rspace minsize maxsize linethickness notation width height depth voffset columnalign
+columnspacing rowspacing columnlines rowlines frame
+"""
+MATHML_TAGS = frozenset(_MATHML.split())
+MATHML_ATTRIBUTES = frozenset(_MATHML_ATTRIBUTES.split())
 TAGS = (nh3.ALLOWED_TAGS - {"map", "area"}) | {"section", "main", "mark", "figure", "figcaption", "u"} | MATHML_TAGS
 ATTRIBUTES = {
     "*": {"class", "title", "id", "dir", "lang", "align", "style"},
@@ -90,7 +92,7 @@ def safe_text(text: str) -> Markup:
         half = MAX_TEXT_CHARS // 2
         left_out = len(text) - 2 * half
         text = f"{text[:half]}\n... {left_out} characters left out here; the notebook has them ...\n{text[-half:]}"
-    return Markup(ansi2html(text))  # noqa: S704  # it escapes first
+    return Markup(ansi2html(text))  # type: ignore[no-untyped-call]  # noqa: S704  # it escapes first
 
 
 def safe_code(source: str) -> Markup:
@@ -105,7 +107,7 @@ def code_style() -> str:
     return f"{light}\n@media screen and (prefers-color-scheme: dark) {{\n{dark}\n}}"
 
 
-class _Renderer(IPythonRenderer):  # type: ignore[misc]
+class _Renderer(IPythonRenderer):
     """Formulas become MathML at the place where the parser knows that they are formulas, not text or code."""
 
     def block_math(self, body: str) -> str:
@@ -126,12 +128,12 @@ def _mathml(body: str, *, block: bool) -> str:
         formula = str(convert(body.strip(), display="block" if block else "inline"))
     except Exception:  # latex2mathml has many ways to give up; the source is then the best that can be shown
         return f"<code>{html.escape(body)}</code>"
-    return f'<div class="formula">{formula}</div>' if block else formula
+    return f'<span class="formula">{formula}</span>' if block else formula
 
 
 @cache
 def _highlighter() -> Highlight2HTML:
-    return Highlight2HTML(pygments_lexer="ipython3")
+    return Highlight2HTML(pygments_lexer="ipython3")  # type: ignore[no-untyped-call]
 
 
 def _attribute(tag: str, name: str, value: str) -> str | None:

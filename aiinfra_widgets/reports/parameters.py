@@ -1,6 +1,6 @@
-"""The parameters of a notebook: what its `parameters` cell declares, and whether what was given fits, before anything runs.
+"""The parameters of a notebook: what its `parameters` cell declares, and whether what was given fits, before it runs.
 
-papermill only warns about a misspelt parameter and then runs the default; here it is an error that names the near matches.
+papermill only warns about a misspelt parameter and then runs the default; here it is an error with the near matches.
 """
 
 from __future__ import annotations
@@ -70,7 +70,8 @@ def read_notebook(path: Path) -> nbformat.NotebookNode:
     try:
         if path.stat().st_size > MAX_NOTEBOOK_BYTES:
             raise ReportError(f"{path}: larger than {MAX_NOTEBOOK_BYTES} bytes; clear its outputs first")
-        notebook = nbformat.reads(path.read_text(encoding="utf-8"), as_version=4)
+        text = path.read_text(encoding="utf-8")
+        notebook: nbformat.NotebookNode = nbformat.reads(text, as_version=4)  # type: ignore[no-untyped-call]
         nbformat.validate(notebook)
     except OSError as error:
         raise ReportError(f"{path}: cannot be read ({error.strerror or error}); allowed: a notebook file") from error
@@ -121,8 +122,8 @@ def declared(notebook: nbformat.NotebookNode) -> dict[str, Parameter]:
 def check(notebook: nbformat.NotebookNode, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return `given` in the types of the notebook's defaults; strings are converted.
 
-    A notebook whose metadata names its experiment (`metadata.aiinfra.experiment`) is also checked against that Spec, so that
-    ranges, choices and units ("10 Gbit/s") are those of the controls and of the command line.
+    A notebook whose metadata names its experiment (`metadata.aiinfra.experiment`) is also checked against that Spec, so
+    that ranges, choices and units ("10 Gbit/s") are those of the controls and of the command line.
 
     Raises:
         ReportError: One line for each wrong parameter: name, value seen, what is allowed. Nothing has run by then.

@@ -24,8 +24,8 @@ def scrubber(folders: Mapping[str, Path] | None = None, environment: Mapping[str
         folders: Name shown to the reader for each folder ("notebook folder"); the home and the Python are added.
         environment: Where secrets are looked for; this process's by default.
 
-    A host name is replaced only when it has a digit, a dot, a dash or an underscore: one that is a plain word ("training")
-    could not be told from the word.
+    A host name is replaced only when it has a digit, a dot, a dash or an underscore: one that is a plain word
+    ("training") could not be told from the word.
     """
     environment = os.environ if environment is None else environment
     table: dict[str, str] = {}

@@ -68,8 +68,8 @@ def report(
 ) -> ReportResult:
     """Run `notebook` with `parameters` and leave the executed notebook, one offline page and `results.json` in `out`.
 
-    Nothing is ever overwritten: a folder that holds a report of this name is refused before anything runs. A notebook that
-    fails is saved all the same, with its error in all three files; the answer then says failed, it is not raised.
+    Nothing is ever overwritten: a folder that holds a report of this name is refused before anything runs. A notebook
+    that fails is saved all the same, with its error in all three files; the answer says failed, nothing is raised.
 
     Args:
         notebook: A Python notebook; its folder is the kernel's working folder.
@@ -209,7 +209,7 @@ def _error(
         if row["status"] == FAILED:
             found = next((o for o in cell.outputs if o.output_type == "error"), None)
             if found:
-                trace = strip_ansi("\n".join(found.traceback))
+                trace = strip_ansi("\n".join(found.traceback))  # type: ignore[no-untyped-call]
                 return {"name": found.ename, "message": found.evalue, "cell": row["cell"], "traceback": trace}
             return _plain_error(trouble, row["cell"])
     if trouble is not None:
@@ -238,7 +238,7 @@ def _save(
     scrub = scrubber({"notebook folder": notebook.parent, "report folder": files.notebook.parent})
     private = scrub_data(executed, scrub)
     _settle(private)
-    handed.write_text(files.notebook, nbformat.writes(private))
+    handed.write_text(files.notebook, nbformat.writes(private))  # type: ignore[no-untyped-call]
     title = _heading(private) or notebook.stem.replace("_", " ")
     to_html(private, files.html, title, summary=wrapped, base=notebook.parent)
     for path in (files.scratch, files.handed):
@@ -254,8 +254,9 @@ def _settle(executed: nbformat.NotebookNode) -> None:
     """Replace papermill's word on each cell by the evidence, and make sure that the result is a valid notebook."""
     for cell in executed.cells:
         if is_code(cell) and not is_marker(cell):
-            cell.metadata.setdefault("papermill", nbformat.NotebookNode())["status"] = PAPERMILL_STATUS[status_of(cell)]
-            cell.metadata[KEY] = nbformat.from_dict({**cell.metadata.get(KEY, {}), "status": status_of(cell)})
+            status = status_of(cell)
+            cell.metadata["papermill"] = {**cell.metadata.get("papermill", {}), "status": PAPERMILL_STATUS[status]}
+            cell.metadata[KEY] = {**cell.metadata.get(KEY, {}), "status": status}
     nbformat.validate(executed)
 
 
