@@ -23,6 +23,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("experiment",),
     ("runs",),
     ("comparison", "launch", "ranks", "workloads"),
+    ("summary",),
     ("experiments",),
     ("widgets", "reports"),
     ("cli",),
@@ -36,7 +37,7 @@ HEAVY: dict[str, tuple[str, ...]] = {
     "ipywidgets": ("widgets/*",),
     "anywidget": ("widgets/*",),
     "papermill": ("reports/*",),
-    "pynvml": ("machine/power.py", "machine/devices.py"),
+    "pynvml": ("machine/nvml.py", "machine/power.py", "machine/devices.py"),
 }
 #: Inside an allowed folder, files that the kernel loads as well.
 LIGHT_FILES = ("workloads/__init__.py", "workloads/catalog.py", "ranks/__init__.py")
