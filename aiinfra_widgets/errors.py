@@ -70,6 +70,10 @@ class AdmissionError(LabError, ValueError):
     """More ranks than this machine's stated limit; raised before anything is started."""
 
 
+class ProbeError(LabError, RuntimeError):
+    """A counter or a driver that cannot be read: not there, no permission, not supported."""
+
+
 class ReportError(LabError, RuntimeError):
     """A report whose parameters are wrong or whose notebook failed."""
 
