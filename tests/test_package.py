@@ -65,16 +65,22 @@ def test_the_installed_wheel_stands_alone(repo: Path, installed: Path) -> None:
 
 
 def test_experiments_are_found_by_their_entry_points(installed: Path) -> None:
-    code = "import sys; from aiinfra_widgets.experiment import experiments; print(*experiments()); "
-    names, torch = in_wheel(installed, code + "print('torch' in sys.modules)").splitlines()
+    code = "import sys; from aiinfra_widgets.experiment import experiment, experiment_names as names; "
+    code += "print(*(experiment(n).name for n in names())); print('torch' in sys.modules)"
+    names, torch = in_wheel(installed, code).splitlines()
     assert {"training", "calibration"} <= set(names.split())
     assert torch == "False"
 
 
 def test_catalogs_are_read_from_the_wheel(installed: Path) -> None:
     """The loader itself, not only the files: in a wheel they lie elsewhere than in the tree."""
-    code = "from aiinfra_widgets.machine import catalog; from pathlib import Path; print(catalog.__file__)"
-    assert Path(in_wheel(installed, code).strip()).is_relative_to(installed)
+    code = (
+        "from aiinfra_widgets.machine import catalog as c; print(c.data_folder(), *(len(c.load(n)) for n in c.NAMES))"
+    )
+    folder, *counts = in_wheel(installed, code).split()
+    assert Path(folder).is_relative_to(installed)
+    assert counts
+    assert all(int(n) > 0 for n in counts)
 
 
 def test_the_command_is_declared(installed: Path) -> None:
