@@ -177,7 +177,7 @@ def fastest_allreduce(
     """
     link = (size_bytes, world_size, link_bandwidth_oneway_bytes_per_s, hop_latency_s)
     times = np.stack(np.broadcast_arrays(*(np.asarray(model(*link)) for model in ALLREDUCE_MODELS.values())))
-    return AllreduceChoice(times.min(axis=0)[()], np.array(list(ALLREDUCE_MODELS))[times.argmin(axis=0)][()])
+    return AllreduceChoice(times.min(axis=0)[()], np.array(list(ALLREDUCE_MODELS))[times.argmin(axis=0)])
 
 
 def algbw_bytes_per_s(size_bytes: Number, time_s: Number) -> Number:

@@ -23,6 +23,7 @@ def linear_power_w(idle_w: Number, busy_w: Number, utilization_frac: Number) -> 
     Source: Fan, Weber, Barroso 2007 (ISCA); the form of Cloud Carbon Footprint's coefficients.
     """
     need("idle_w", idle_w)
+    need("busy_w", busy_w)
     need("busy_w - idle_w", busy_w - idle_w, hint="busy power is at least idle power")
     need_fraction("utilization_frac", utilization_frac)
     return idle_w + (busy_w - idle_w) * utilization_frac

@@ -62,9 +62,9 @@ def straggler_wait_time_s(
     hint = "use lognormal jitter" if jitter != "lognormal" else "measure longer, or remove the stalls"
     need(f"jitter_std_s / mean_time_s for {jitter} jitter", ratio, 0, limits[jitter], hint=hint)
     if jitter == "exponential":
-        return jitter_std_s * (_harmonic(magnitude(world_size)) - 1)
+        return mean_time_s * (ratio * (_harmonic(magnitude(world_size)) - 1))
     if jitter == "normal":
-        return jitter_std_s * normal_max_factor(world_size)
+        return mean_time_s * (ratio * normal_max_factor(world_size))
     return mean_time_s * (_lognormal_max(ratio, magnitude(world_size)) - 1)
 
 
