@@ -1,0 +1,39 @@
+"""`aiinfra`: the lab from a terminal. Results go to standard output; progress and messages to standard error.
+
+Exit codes: 0 done, 1 bad input, 2 failed run or report, 3 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+
+DONE, BAD_INPUT, FAILED, INTERRUPTED = 0, 1, 2, 3
+
+
+def main() -> None:
+    """Run one command; turn the lab's errors into one message and an exit code."""
+    import typer
+
+    from ..errors import LabError, LaunchError, ReportError
+    from .app import app
+
+    usage_error = typer.BadParameter.__mro__[2]  # typer's own ClickException, wherever this release keeps it
+    try:
+        code = app(standalone_mode=False)
+    except typer.Exit as end:
+        code = end.exit_code
+    except (typer.Abort, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr)
+        code = INTERRUPTED
+    except LabError as error:
+        print(f"aiinfra: {error}", file=sys.stderr)
+        code = FAILED if isinstance(error, LaunchError | ReportError) else BAD_INPUT
+    except BrokenPipeError:
+        sys.stderr.close()
+        code = DONE
+    except Exception as error:
+        if not isinstance(error, usage_error):
+            raise
+        error.show(sys.stderr)  # type: ignore[attr-defined]
+        code = BAD_INPUT
+    sys.exit(code if isinstance(code, int) else DONE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,14 +47,14 @@ class Controller:
         self._looked_s = 0.0
         self._checkpointed_s = time.monotonic()
 
-    def decide(self, tick: int, spec: Spec, members: list[int], alive: list[int]) -> Plan | None:
+    def decide(self, tick: int, spec: Spec, members: list[int], alive: Callable[[], list[int]]) -> Plan | None:
         """Return a plan, or None where there is nothing to do at this boundary.
 
         Args:
             tick: Ticks done.
             spec: As it is now.
             members: Active nodes.
-            alive: Every live node of the pool.
+            alive: Returns every live node of the pool; asked only when there is something to decide.
         """
         now = time.monotonic()
         every = float(getattr(spec, "checkpoint_every_s", 0.0))
@@ -68,7 +69,7 @@ class Controller:
         plan = Plan(spec.model_dump(), members, now, paused=self.paused, checkpoint=due)
         for request in ready:
             try:
-                spec = self._take(request, plan, spec, alive)
+                spec = self._take(request, plan, spec, alive())
             except LabError as error:
                 self.event("refused", request=request.id, tick=tick, reason=str(error))
         plan.spec = spec.model_dump()

@@ -47,7 +47,7 @@ class Runtime:
         self.node = Node(world, Machine.from_json(json.loads(self.run.machine.read_text())), cache, self.event)
         restored = checkpoint.load(self.run)
         self.spec: Spec = self.exp.spec.make(job.get("spec") or (restored[0]["spec"] if restored else manifest["spec"]))
-        self.segment: int = restored[0]["segment"] if restored else -1
+        self.segment = _last_segment(self.run)
         self.members = list(range(self.spec.nodes))
         self.paused = False
         self.word = np.zeros(1, np.int64)
@@ -128,11 +128,11 @@ class Runtime:
         comm, node = self.node.comm, self.node
         plan = None
         if node.controller:
-            plan = self.controller.decide(self.program.tick, self.spec, self.members, self._alive())
+            plan = self.controller.decide(self.program.tick, self.spec, self.members, self._alive)
             while plan is None and self.paused:
                 time.sleep(PAUSE_S)
                 self.samples.beat_if_due()
-                plan = self.controller.decide(self.program.tick, self.spec, self.members, self._alive())
+                plan = self.controller.decide(self.program.tick, self.spec, self.members, self._alive)
             if self.paused:
                 for rank in range(1, comm.size):
                     send_json(comm, {}, rank, WAKE)
@@ -339,6 +339,12 @@ class Runtime:
             with open("/proc/self/statm") as file:
                 self._rss_bytes = int(file.read().split()[1]) * resource.getpagesize()
         return self._rss_bytes
+
+
+def _last_segment(run: RunDir) -> int:
+    """The highest segment index that an earlier incarnation began, -1 for none: indices are never used twice."""
+    lines = [line for path in (run.path / "events").glob("*.jsonl") for line in path.read_text().splitlines()]
+    return max((json.loads(x)["segment"] for x in lines if '"kind": "segment"' in x), default=-1)
 
 
 def _load(name: str) -> type[Program]:

@@ -20,7 +20,7 @@ import torch
 from mpi4py import MPI
 from torch import Tensor
 
-from ...errors import LabError
+from ...errors import DataError, LabError
 from ...experiment import Spec
 from ...ranks.collectives import PIECE_BYTES, allreduce
 from ...ranks.node import Arrays, Node, Program
@@ -48,6 +48,8 @@ class DataParallel(Program):
         self.train = tuple(t.to(self.device) for t in self.work.train)
         self.test = tuple(t.to(self.device) for t in self.work.test)
         self.flat = FlatBuffers(list(self.net.parameters()), tail=2 + 2 * node.world.size, device=self.device)
+        if spec.global_batch > len(self.train[0]):
+            raise DataError(f"global_batch: got {spec.global_batch}; {data_dir} holds {len(self.train[0])} training samples; choose at most that")
         self._order: Tensor | None = None
         self._epoch = -1
         self._overlap: Overlap | None = None

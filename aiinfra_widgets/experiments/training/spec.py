@@ -121,7 +121,7 @@ class TrainingSpec(Spec):
             facts.sized(self.width, self.depth)
         except LabError as error:
             raise ValueError(str(error)) from error
-        if self.global_batch > facts.train_samples:
+        if not self.data_dir and self.global_batch > facts.train_samples:
             raise ValueError(
                 f"global_batch: got {self.global_batch}; {self.workload} has {facts.train_samples} training samples; choose at most that"
             )

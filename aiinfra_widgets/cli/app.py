@@ -1,0 +1,201 @@
+"""The commands. Each is thin: it reads its arguments, calls the package, and prints."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..errors import SpecError
+
+app = typer.Typer(
+    help="Predict, run, change and compare AI infrastructure on real MPI ranks.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, and nothing else there.")]
+
+
+@app.command()
+def doctor(json_: Json = False) -> None:
+    """Say what is here, what is missing, and what to do about it."""
+    from . import checks, show
+
+    found = checks.run_all()
+    show.as_json([c.__dict__ for c in found]) if json_ else show.checks(found)
+    raise typer.Exit(0 if all(c.state != "missing" for c in found) else 2)
+
+
+@app.command()
+def calibrate(
+    seconds: Annotated[float, typer.Option(help="Longest time the probes may take.")] = 60.0, json_: Json = False
+) -> None:
+    """Measure this machine for at most a minute, so that predictions are made from what it can do."""
+    from ..launch.calibrate import calibrate as measure
+    from . import show
+
+    machine, path = measure(seconds, progress=show.progress("calibrating"))
+    show.as_json(machine.to_json()) if json_ else show.machine(machine, path)
+
+
+@app.command()
+def run(
+    experiment: Annotated[str, typer.Argument(help="Which experiment; see --fields.")],
+    nodes: Annotated[str, typer.Option(help="Number of MPI ranks that work.")] = "1",
+    set_: Annotated[list[str] | None, typer.Option("--set", help="A field of the experiment: key=value; repeatable.")] = None,
+    change: Annotated[
+        list[str] | None, typer.Option(help='A change while it runs: "step=200 nodes=1"; repeatable.')
+    ] = None,
+    room: Annotated[int | None, typer.Option(help="Ranks to keep warm, so that the node count can grow to it.")] = None,
+    runs: Annotated[Path | None, typer.Option(help="Folder for run directories.")] = None,
+    note: Annotated[str, typer.Option(help="Kept with the run.")] = "",
+    detach: Annotated[bool, typer.Option(help="Start it, print its directory, and let it go on by itself.")] = False,
+    fields: Annotated[bool, typer.Option("--fields", help="List the experiment's fields and end.")] = False,
+    json_: Json = False,
+) -> None:
+    """Predict, run and compare one experiment."""
+    from ..experiment import experiment as find
+    from . import show
+    from .schedule import parse_changes, room_for
+
+    exp = find(experiment)
+    if fields:
+        show.fields(exp)
+        return
+    spec = exp.spec.make({**_pairs(set_ or []), "nodes": nodes})
+    changes = parse_changes(exp, spec, change or [])
+    from ..launch.session import Session
+
+    session = Session(grace_s=0.0, runs=runs)
+    reader = session.launch(exp.name, spec, room=room_for(spec, changes, room), note=note, detached=detach)
+    try:
+        if detach:
+            _started(reader.run.path, json_)
+            return
+        _follow(session, reader, changes, json_)
+    finally:
+        if not detach:
+            session.close()
+
+
+@app.command()
+def resume(
+    name: Annotated[str, typer.Argument(metavar="RUN", help='A run\'s id, the end of one, "last", or a path.')],
+    runs: Annotated[Path | None, typer.Option(help="Folder of run directories.")] = None,
+    json_: Json = False,
+) -> None:
+    """Continue a run from its last checkpoint."""
+    from ..launch.session import Session
+    from ..runs.layout import find
+
+    session = Session(grace_s=0.0, runs=runs)
+    reader = session.resume(find(name, session.runs), room=1)
+    try:
+        _follow(session, reader, [], json_)
+    finally:
+        session.close()
+
+
+@app.command()
+def watch(
+    name: Annotated[str, typer.Argument(metavar="RUN", help='A run\'s id, the end of one, "last", or a path.')] = "last",
+    runs: Annotated[Path | None, typer.Option(help="Folder of run directories.")] = None,
+) -> None:
+    """Show a run live, whoever started it; leaving does not end it."""
+    from ..launch.session import watch as look
+    from ..runs.home import runs_folder
+    from ..runs.layout import find
+    from ..runs.reader import RunReader
+    from . import show
+
+    reader = RunReader(find(name, runs or runs_folder()))
+    with show.LiveRun(reader, stream=sys.stdout) as live:
+        for now in look(reader, every_s=0.2):
+            live.update(now)
+    show.result(reader)
+
+
+@app.command("runs")
+def runs_(
+    runs: Annotated[Path | None, typer.Option(help="Folder of run directories.")] = None, json_: Json = False
+) -> None:
+    """List the runs, newest first."""
+    from ..runs.home import runs_folder
+    from ..runs.table import listing
+    from . import show
+
+    rows = listing(runs or runs_folder())
+    show.as_json(rows) if json_ else show.runs(rows)
+
+
+@app.command()
+def report(
+    notebook: Annotated[Path, typer.Argument(help="A lab, with a cell tagged `parameters`.")],
+    parameter: Annotated[
+        list[str] | None, typer.Option("-p", "--parameter", metavar="NAME=VALUE", help="A parameter of the notebook; repeatable.")
+    ] = None,
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="New folder for the report.")] = Path("report"),
+    timeout: Annotated[float, typer.Option(help="Longest time for one cell, in seconds.")] = 600.0,
+    json_: Json = False,
+) -> None:
+    """Run a lab unattended: the executed notebook, one offline HTML file, and results.json."""
+    from ..reports.run import report as make
+    from . import show
+
+    done = make(notebook, _pairs(parameter or []), out, timeout_s=timeout, progress=show.progress("running"))
+    show.report(done, json_)
+    raise typer.Exit(0 if done.ok else 2)
+
+
+def _pairs(given: list[str]) -> dict[str, str]:
+    """Read key=value.
+
+    Raises:
+        SpecError: There is no "=".
+    """
+    wrong = [g for g in given if "=" not in g]
+    if wrong:
+        raise SpecError(f"got {wrong[0]!r}; write it as key=value")
+    return dict(g.split("=", 1) for g in given)  # type: ignore[misc]
+
+
+def _started(path: Path, as_json: bool) -> None:
+    print(json.dumps({"run": str(path), "status": "starting"}) if as_json else path)
+
+
+def _follow(session: Any, reader: Any, changes: list[Any], as_json: bool) -> None:
+    """Show a run until it ends; Ctrl-C stops it gracefully. Ends the command with the run's exit code."""
+    from ..launch.session import watch as look
+    from ..summary import summary
+    from . import INTERRUPTED, show
+    from .schedule import ask_all
+
+    ask_all(session, reader, changes)
+    interrupted: list[int] = []
+
+    def stop(number: int, _: Any) -> None:
+        if interrupted:  # the second time: at once
+            session.close()
+        interrupted.append(number)
+
+    before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with show.LiveRun(reader, stream=sys.stderr) as live:
+            for now in look(reader, until=lambda s: s.final or bool(interrupted)):
+                live.update(now)
+        if interrupted:
+            now = session.stop(reader, by="interrupt")
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if as_json:
+        show.as_json(summary(reader))
+    else:
+        show.result(reader)
+    raise typer.Exit(INTERRUPTED if interrupted or now.state == "interrupted" else 0 if now.ok else 2)
