@@ -186,7 +186,14 @@ class ReplayEnergyProbe:
         span = self._times[-1] - self._times[0]
         note = f"recorded trace of {span:g} s" + (", which has ended" if elapsed > span else "")
         return EnergyReading(
-            elapsed, gpus or None, "replayed", span / (len(self._times) - 1), note, used.get("cpu"), used.get("dram")
+            duration_s=elapsed,
+            gpu_energy_j=gpus or None,
+            method="replayed",
+            resolution_s=span / (len(self._times) - 1),
+            note=note,
+            cpu_energy_j=used.get("cpu"),
+            dram_energy_j=used.get("dram"),
+            methods={part.rstrip("0123456789"): "replayed" for part in used},
         )
 
     stop = peek

@@ -40,7 +40,7 @@ class RaplEnergyProbe:
 
     def available(self) -> str | None:
         """Return None when at least one package can be read now, else why not and what would help."""
-        packages = [zone for name, zone in self._zones.items() if name.startswith("package")]
+        packages = [zone for name, zone in self._zones.items() if not name.endswith("/dram")]
         if not packages:
             return f"no package zone under {self._root}; virtual machines and most containers have none"
         for zone in packages:
@@ -64,9 +64,9 @@ class RaplEnergyProbe:
         now_s = self._clock()
         for track in self._tracks.values():
             track.sample(now_s)
-        packages = [t for n, t in self._tracks.items() if n.startswith("package")]
+        packages = [t for n, t in self._tracks.items() if not n.endswith("/dram")]
         counted, notes = _without_mirrors(packages)
-        memory = [t for n, t in self._tracks.items() if n.endswith("dram")]
+        memory = [t for n, t in self._tracks.items() if n.endswith("/dram")]
         notes += [note for t in (*counted, *memory) for note in t.notes]
         blind = [t for t in counted if t.energy_j is None]
         worse = bool(blind) or any(t.degraded for t in (*counted, *memory))
