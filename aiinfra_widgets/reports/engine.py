@@ -217,7 +217,7 @@ def _fresh(source: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 
 def _kernel(private: Path) -> AsyncKernelManager:
-    """Return a kernel of the running interpreter, its connection in a private folder, without a port where it can be.
+    """Return a kernel of the running interpreter, reached through sockets in a private folder instead of open ports.
 
     With no folder to look in, the specification is ipykernel's own, which names `sys.executable`; so neither a
     kernelspec that a user installed nor one that is missing matters.

@@ -252,6 +252,8 @@ def _save(
 
 def _settle(executed: nbformat.NotebookNode) -> None:
     """Replace papermill's word on each cell by the evidence, and make sure that the result is a valid notebook."""
+    if not any(is_code(c) and status_of(c) == FAILED for c in executed.cells):
+        executed.cells = [c for c in executed.cells if not is_marker(c)]  # papermill marks announced errors as well
     for cell in executed.cells:
         if is_code(cell) and not is_marker(cell):
             status = status_of(cell)

@@ -27,7 +27,7 @@ Write = Callable[..., Path]
 
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
-    """Return a function that writes a notebook: strings are code, ("md", text) is markdown, (tag, code) is tagged code."""
+    """Return a function that writes a notebook: a string is code, ("md", text) markdown, (tag, code) tagged code."""
 
     def build(*cells: str | tuple[str, str], name: str = "lab.ipynb", parameters: str = PARAMETERS) -> Path:
         made = [new_code_cell(parameters, metadata={"tags": ["parameters"]})] if parameters else []
