@@ -81,7 +81,7 @@ def test_overlapping_zones_are_counted_once(tree, clock):
     probe = RaplEnergyProbe(tree.root, clock)
     probe.start()
     clock.now_s += 1.0
-    gains = {"intel-rapl:0": 30.0, "intel-rapl:1": 40.0, "intel-rapl-mmio:0": 30.0, "intel-rapl:2": 95.0}
+    gains = {"intel-rapl:0": 30.0, "intel-rapl:1": 40.0, "intel-rapl-mmio:0": 29.9, "intel-rapl:2": 95.0}
     gains |= {"intel-rapl:0:0": 25.0, "intel-rapl:0:1": 2.0, "intel-rapl:0:2": 3.0, "intel-rapl:1:0": 4.0}
     gains |= {"intel-rapl-mmio:0:0": 3.0}
     for zone, gain in gains.items():
@@ -217,6 +217,13 @@ def test_no_permission_from_the_start_is_not_available_and_not_zero(tree, clock,
     assert reading.value().value is None
     meter = best_probe(gpus=(), powercap=tree.root, clock=clock)
     assert meter.name == "model"
+
+
+def test_memory_alone_is_no_processor_meter(tree, clock, monkeypatch):
+    tree.zone("intel-rapl:0", "package-0", 10.0)
+    tree.zone("intel-rapl:0:0", "dram", 10.0)
+    refuse(monkeypatch, "intel-rapl:0")
+    assert "no permission" in RaplEnergyProbe(tree.root, clock).available()
 
 
 def test_dies_that_mirror_the_socket_are_counted_once(tree, clock):
