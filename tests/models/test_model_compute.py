@@ -55,6 +55,11 @@ def test_rate_curve_refuses_bad_points(points):
         RateCurve.from_points(points)
 
 
+def test_rate_curve_refuses_a_reach_below_one():
+    with pytest.raises(ModelInputError, match="reach"):
+        RateCurve.from_points([(1, 1)], reach=0.5)
+
+
 def test_time_is_work_over_the_rate_at_the_size_of_each_operation():
     assert CURVE.time_s(8e9, 200) == pytest.approx(4.0)
 

@@ -45,6 +45,10 @@ def test_billing_hand_computed(held, minimum, increment, want):
     assert billed_time_s(held, minimum, increment) == pytest.approx(want)
 
 
+def test_by_the_second_after_a_minute_unless_told():
+    assert billed_time_s(np.array([1.0, 61.5])).tolist() == [60, 62]
+
+
 @given(st.floats(1e-3, 1e8), st.floats(0, 3600), st.sampled_from([1.0, 60.0, 3600.0]))
 def test_billing_never_less_than_held_nor_an_increment_too_much(held, minimum, increment):
     billed = billed_time_s(held, minimum, increment)

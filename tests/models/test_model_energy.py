@@ -92,6 +92,7 @@ def test_a_whole_life_of_use_answers_for_the_whole_device(total, used):
         (linear_power_w, (10, 5, 0.5)),
         (linear_power_w, (10, 20, 1.1)),
         (node_power_w, (0, 1, 2, 0.5)),
+        (node_power_w, (2, 1, 2, 0.5, -5)),
         (facility_energy_j, (1, 0.9)),
         (operational_gco2e, (1, 0)),
         (embodied_gco2e, (1, 1, 0)),

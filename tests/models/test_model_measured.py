@@ -162,3 +162,12 @@ def test_dimensions_of_the_line(u):
     line = fit_alpha_beta([1, 1e6], [1e-6, 1e-3])
     united = type(line)(line.alpha_s * u.s, line.beta_s_per_byte * u.s / u.byte)
     assert united.time_s(2 * u.MB).check("[time]")
+
+
+def test_more_ranks_are_never_taken_to_be_faster_beyond_the_table():
+    table = MeasuredAllreduce.from_points(_line(2e-5, 2e-9, 2) + _line(1e-5, 1e-9, 4))
+    assert table.time_s(MIB, np.array([4, 16])) == pytest.approx([1e-5 + 1e-9 * MIB] * 2)
+
+
+def test_the_edges_of_the_table_are_inside():
+    assert MeasuredAllreduce.from_points(TABLE).inside(MIB, np.array([2, 8])).all()

@@ -151,8 +151,14 @@ def test_slow_rank_refuses_outside_its_domain(factor, n, slow):
         slow_rank_parts(1.0, factor, n, slow)
 
 
-def test_slow_rank_sweeps_in_one_call():
+def test_slow_rank_refuses_a_negative_time():
+    with pytest.raises(ModelInputError, match="compute_time_s"):
+        slow_rank_parts(-1.0, 2.0, 4)
+
+
+def test_slow_rank_sweeps_in_one_call_and_slows_one_rank_unless_told():
     mean, wait = slow_rank_parts(10.0, np.array([1.0, 2, 3]), 4)
+    assert mean.tolist() == [10, 12.5, 15]
     assert (mean + wait).tolist() == [10, 20, 30]
 
 
