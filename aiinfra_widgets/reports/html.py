@@ -28,6 +28,7 @@ PAGE = Path(__file__).parent / "page"
 PICTURES = ("image/svg+xml", "image/png", "image/jpeg", "image/gif", "image/webp")
 WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
 BASE64 = re.compile(r"[A-Za-z0-9+/=\s]+")
+HEADING = re.compile(r"^#\s+(.+?)\s*#*$", re.MULTILINE)
 LABELS = {"parameters": "default parameters", "injected-parameters": "parameters of this run", "results": "results"}
 
 
@@ -88,18 +89,39 @@ def _cells(
     nb: nbformat.NotebookNode, base: Path | None, figures: list[Mapping[str, Any]], title: str
 ) -> list[dict[str, Any]]:
     shown: list[dict[str, Any]] = []
-    number = 0
+    number, opening = 0, True
     for cell in nb.cells:
         if is_marker(cell) or not cell.source.strip():
             continue
         if cell.cell_type == "markdown":
-            source = cell.source if shown else re.sub(rf"\A\s*#\s+{re.escape(title)}\s*$", "", cell.source, flags=re.M)
+            source = _without_title(cell.source, title) if opening else cell.source
+            opening = False
             text = safe_markdown(source, base, cell.get("attachments"))
             shown.append({"kind": "markdown", "html": text})
         elif is_code(cell):
             number += 1
             shown.append(_code(cell, number, figures))
     return shown
+
+
+def heading(nb: nbformat.NotebookNode) -> str:
+    """Return the first heading of the first level as plain words, or ""."""
+    for cell in nb.cells:
+        if cell.cell_type == "markdown" and not is_marker(cell):
+            found = HEADING.search(cell.source)
+            if found:
+                return _words(found[1])
+    return ""
+
+
+def _words(markdown: str) -> str:
+    return re.sub(r"[*_`$]", "", markdown)
+
+
+def _without_title(markdown: str, title: str) -> str:
+    """Return markdown without its heading where the page's header says the same."""
+    found = HEADING.search(markdown)
+    return HEADING.sub("", markdown, count=1) if found and _words(found[1]) == title else markdown
 
 
 def _code(cell: nbformat.NotebookNode, number: int, figures: list[Mapping[str, Any]]) -> dict[str, Any]:

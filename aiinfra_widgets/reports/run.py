@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -20,7 +19,7 @@ from papermill.exceptions import PapermillExecutionError
 from ..errors import ReportError, StorageError
 from . import results as handed
 from .engine import EXECUTED, FAILED, KEY, NOT_RUN, Execution, Progress, is_code, is_marker, status_of
-from .html import to_html
+from .html import heading, to_html
 from .parameters import check, effective, read_notebook
 from .privacy import scrub_data, scrubber
 
@@ -239,7 +238,7 @@ def _save(
     private = scrub_data(executed, scrub)
     _settle(private)
     handed.write_text(files.notebook, nbformat.writes(private))  # type: ignore[no-untyped-call]
-    title = _heading(private) or notebook.stem.replace("_", " ")
+    title = heading(private) or notebook.stem.replace("_", " ")
     to_html(private, files.html, title, summary=wrapped, base=notebook.parent)
     for path in (files.scratch, files.handed):
         path.unlink(missing_ok=True)
@@ -260,15 +259,6 @@ def _settle(executed: nbformat.NotebookNode) -> None:
             cell.metadata["papermill"] = {**cell.metadata.get("papermill", {}), "status": PAPERMILL_STATUS[status]}
             cell.metadata[KEY] = {**cell.metadata.get(KEY, {}), "status": status}
     nbformat.validate(executed)
-
-
-def _heading(executed: nbformat.NotebookNode) -> str:
-    for cell in executed.cells:
-        if cell.cell_type == "markdown" and not is_marker(cell):
-            found = re.search(r"^#\s+(.+?)\s*#*$", cell.source, flags=re.MULTILINE)
-            if found:
-                return re.sub(r"[*_`$]", "", found[1])
-    return ""
 
 
 @contextmanager

@@ -66,6 +66,7 @@ def test_a_report_holds_notebook_page_and_results(write, tmp_path):
     assert ended == [False]  # told once, when the kernel was gone
     page = result.html.read_text()
     assert "<title>Two nodes</title>" in page
+    assert page.count("<h1>") == 1  # the notebook's own heading became the page's
     assert "Completed" in page
     assert "data-figure" in page
 

@@ -13,7 +13,10 @@
   for (const node of document.querySelectorAll("script[data-figure]")) {
     const figure = node.closest("figure");
     try {
-      await Bokeh.embed.embed_item(JSON.parse(node.textContent), node.dataset.figure);
+      const item = JSON.parse(node.textContent);
+      await Bokeh.embed.embed_item(item, node.dataset.figure);
+      const wide = item.doc.roots.some((root) => /stretch|scale/.test((root.attributes || {}).sizing_mode || ""));
+      figure.classList.toggle("r-fixed", !wide);
       figure.classList.add("r-live");
     } catch (error) {
       figure.querySelector(".r-instead em").textContent = "(the figure could not be drawn: " + error + ")";
