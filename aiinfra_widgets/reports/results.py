@@ -106,19 +106,14 @@ def versions() -> dict[str, str]:
 
 def machine() -> dict[str, Any]:
     """Return what the report may say of this machine: no host name, no user, no path."""
-    import psutil
+    from ..machine.devices import found  # not needed inside a lab's kernel
 
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        models = [
-            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
-        ]
-        cpu = models[0] if models else cpu
+    here = found()
     return {
-        "cpu": cpu,
-        "cores": os.cpu_count() or 1,
-        "memory_bytes": int(psutil.virtual_memory().total),
+        "cpu": here.cpu_model or platform.machine(),
+        "cores": here.cores,
+        "memory_bytes": here.memory_bytes,
+        "gpus": [gpu.name for gpu in here.gpus],
         "system": f"{platform.system()} {platform.machine()}",
     }
 

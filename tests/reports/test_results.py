@@ -66,3 +66,10 @@ def test_versions_are_those_installed():
     found = results.versions()
     assert found["numpy"] == np.__version__
     assert found["python"] == ".".join(map(str, sys.version_info[:3]))
+
+
+def test_the_machine_is_described_without_naming_it():
+    found = results.machine()
+    assert found["cores"] >= 1
+    assert found["memory_bytes"] > 2**28
+    assert set(found) == {"cpu", "cores", "memory_bytes", "gpus", "system"}
