@@ -129,7 +129,17 @@ def scaling_points(exp: Experiment, segments: list[Segment]) -> list[Mapping[str
         if s.transient or m is None or m.value is None:
             continue
         predicted = s.prediction.get(name) if s.prediction else None
-        points.append({"at": getattr(s.spec, field), "measured": m.value, "low": m.low, "high": m.high, "predicted": predicted, "segment": s.index, "spec": s.spec})
+        points.append(
+            {
+                "at": getattr(s.spec, field),
+                "measured": m.value,
+                "low": m.low,
+                "high": m.high,
+                "predicted": predicted,
+                "segment": s.index,
+                "spec": s.spec,
+            }
+        )
     return points
 
 

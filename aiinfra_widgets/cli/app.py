@@ -48,7 +48,9 @@ def calibrate(
 def run(
     experiment: Annotated[str, typer.Argument(help="Which experiment; see --fields.")],
     nodes: Annotated[str, typer.Option(help="Number of MPI ranks that work.")] = "1",
-    set_: Annotated[list[str] | None, typer.Option("--set", help="A field of the experiment: key=value; repeatable.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="A field of the experiment: key=value; repeatable.")
+    ] = None,
     change: Annotated[
         list[str] | None, typer.Option(help='A change while it runs: "step=200 nodes=1"; repeatable.')
     ] = None,
@@ -104,7 +106,9 @@ def resume(
 
 @app.command()
 def watch(
-    name: Annotated[str, typer.Argument(metavar="RUN", help='A run\'s id, the end of one, "last", or a path.')] = "last",
+    name: Annotated[
+        str, typer.Argument(metavar="RUN", help='A run\'s id, the end of one, "last", or a path.')
+    ] = "last",
     runs: Annotated[Path | None, typer.Option(help="Folder of run directories.")] = None,
 ) -> None:
     """Show a run live, whoever started it; leaving does not end it."""
@@ -138,9 +142,12 @@ def runs_(
 def report(
     notebook: Annotated[Path, typer.Argument(help="A lab, with a cell tagged `parameters`.")],
     parameter: Annotated[
-        list[str] | None, typer.Option("-p", "--parameter", metavar="NAME=VALUE", help="A parameter of the notebook; repeatable.")
+        list[str] | None,
+        typer.Option("-p", "--parameter", metavar="NAME=VALUE", help="A parameter of the notebook; repeatable."),
     ] = None,
-    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="New folder for the report.")] = Path("report"),
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="New folder for the report.")] = Path(
+        "report"
+    ),
     timeout: Annotated[float, typer.Option(help="Longest time for one cell, in seconds.")] = 600.0,
     json_: Json = False,
 ) -> None:

@@ -32,7 +32,9 @@ def run_all() -> list[Check]:
         try:
             found.append(check())
         except Exception as error:
-            found.append(Check(check.__name__.strip("_"), "missing", f"{type(error).__name__}: {error}", "report this as a bug"))
+            found.append(
+                Check(check.__name__.strip("_"), "missing", f"{type(error).__name__}: {error}", "report this as a bug")
+            )
     return found
 
 
@@ -53,7 +55,12 @@ def _packages() -> Check:
         return Check("packages", "missing", "not installed: " + ", ".join(missing), "make setup")
     kernel = tuple(int(x) for x in version("ipykernel").split(".")[:2])
     if not (7, 1) <= kernel < (7, 4):
-        return Check("packages", "limited", f"ipykernel {version('ipykernel')}", "ipykernel >=7.1,<7.4: others stop the sliders while a cell runs")
+        return Check(
+            "packages",
+            "limited",
+            f"ipykernel {version('ipykernel')}",
+            "ipykernel >=7.1,<7.4: others stop the sliders while a cell runs",
+        )
     return Check("packages", "ok", ", ".join(found))
 
 
@@ -83,7 +90,12 @@ def _ranks() -> Check:
         return Check("two ranks", "missing", "no answer in 30 s", "is the machine overloaded, or /dev/shm full?")
     if "sum 3 2" in done.stdout:
         return Check("two ranks", "ok", "start, and agree")
-    return Check("two ranks", "missing", (done.stderr or done.stdout).strip()[-300:], "mpiexec and mpi4py must belong to the same MPI")
+    return Check(
+        "two ranks",
+        "missing",
+        (done.stderr or done.stdout).strip()[-300:],
+        "mpiexec and mpi4py must belong to the same MPI",
+    )
 
 
 def _folder() -> Check:
@@ -107,7 +119,11 @@ def _machine() -> Check:
 
     here = found()
     most, why = limit(here)
-    return Check("machine", "ok", f"{here.cores} cores, {here.memory_bytes / 2**30:.0f} GiB, {here.cpu_model}; up to {most} nodes ({why})")
+    return Check(
+        "machine",
+        "ok",
+        f"{here.cores} cores, {here.memory_bytes / 2**30:.0f} GiB, {here.cpu_model}; up to {most} nodes ({why})",
+    )
 
 
 def _profile() -> Check:
@@ -138,9 +154,17 @@ def _power() -> Check:
 
 
 def _browser() -> Check:
-    path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    path = (
+        os.environ.get("CHROMIUM")
+        or shutil.which("chromium")
+        or shutil.which("chromium-browser")
+        or shutil.which("google-chrome")
+    )
     if not path:
-        return Check("browser for tests", "limited", "no Chromium; the lab needs none, the browser tests do", "apt-get install chromium, or set CHROMIUM")
+        return Check(
+            "browser for tests",
+            "limited",
+            "no Chromium; the lab needs none, the browser tests do",
+            "apt-get install chromium, or set CHROMIUM",
+        )
     return Check("browser for tests", "ok", path)
-
-

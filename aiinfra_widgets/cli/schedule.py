@@ -40,14 +40,18 @@ def parse_changes(exp: Experiment, spec: Spec, texts: Iterable[str]) -> list[Cha
             key, sign, value = word.partition("=")
             if not sign:
                 if word not in exp.all_verbs():
-                    raise SpecError(f"change {text!r}: {word!r} is neither key=value nor one of {', '.join(exp.all_verbs())}")
+                    raise SpecError(
+                        f"change {text!r}: {word!r} is neither key=value nor one of {', '.join(exp.all_verbs())}"
+                    )
                 verb = word
             elif key == exp.tick:
                 at_tick = value
             else:
                 pairs[key] = value
         if at_tick is None or not at_tick.isdigit():
-            raise SpecError(f'change {text!r}: it must say when, as {exp.tick}=N; for example: "{exp.tick}=200 nodes=1"')
+            raise SpecError(
+                f'change {text!r}: it must say when, as {exp.tick}=N; for example: "{exp.tick}=200 nodes=1"'
+            )
         then = spec.changed(pairs) if pairs else spec
         if not pairs and not verb:
             raise SpecError(f"change {text!r}: it says when, but not what; add a live field or a verb")

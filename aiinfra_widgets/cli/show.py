@@ -24,7 +24,16 @@ if TYPE_CHECKING:
     from ..machine.profile import Machine
     from .checks import Check
 
-_COLOUR = {"done": "green", "stopped": "green", "running": "cyan", "starting": "cyan", "failed": "red", "ok": "green", "missing": "red", "limited": "yellow"}
+_COLOUR = {
+    "done": "green",
+    "stopped": "green",
+    "running": "cyan",
+    "starting": "cyan",
+    "failed": "red",
+    "ok": "green",
+    "missing": "red",
+    "limited": "yellow",
+}
 
 
 def as_json(data: Any) -> None:
@@ -53,7 +62,9 @@ def machine(found: Machine, path: Path) -> None:
     table = _table("probe", "at", "median", "quartiles", "n", "method")
     for p in found.probes:
         at = ", ".join(f"{k} {v}" for k, v in p.at.items())
-        table.add_row(p.name, at, show(p.unit, p.median), f"{show(p.unit, p.q25)} - {show(p.unit, p.q75)}", str(p.n), p.method)
+        table.add_row(
+            p.name, at, show(p.unit, p.median), f"{show(p.unit, p.q25)} - {show(p.unit, p.q75)}", str(p.n), p.method
+        )
     _out().print(table)
     _out().print(f"{found.cpu_model}, {found.cores} cores; profile written to {path}", highlight=False)
 
@@ -65,7 +76,14 @@ def runs(rows: list[dict[str, Any]]) -> None:
         return
     table = _table("run", "experiment", "status", "nodes", "ticks", "message")
     for r in rows:
-        table.add_row(r["run"], str(r.get("experiment", "")), _state(r["status"]), str(r.get("nodes", "")), str(r.get("steps", "")), escape(r["message"]))
+        table.add_row(
+            r["run"],
+            str(r.get("experiment", "")),
+            _state(r["status"]),
+            str(r.get("nodes", "")),
+            str(r.get("steps", "")),
+            escape(r["message"]),
+        )
     _out().print(table)
 
 
@@ -77,14 +95,27 @@ def result(reader: RunReader) -> None:
         found = compare(reader.experiment, segment)
         nodes = "1 node" if segment.spec.nodes == 1 else f"{segment.spec.nodes} nodes"
         title = f"segment {segment.index}: {nodes}, {segment.ticks} {reader.experiment.tick}s from {segment.first_tick}"
-        table = _table("quantity", "predicted", "measured", "error", "verdict", title=title + (" (transient)" if segment.transient else ""))
+        table = _table(
+            "quantity",
+            "predicted",
+            "measured",
+            "error",
+            "verdict",
+            title=title + (" (transient)" if segment.transient else ""),
+        )
         for row in found.rows:
             if row.measured is None or row.measured.value is None:
                 continue
             predicted = show(row.quantity, row.predicted.value if row.predicted else None)
             error = "" if row.relative_error is None else f"{row.relative_error:+.0%}"
             verdict = "" if row.verdict == "not compared" else row.verdict
-            table.add_row(quantity(row.quantity).label, predicted, f"{show(row.quantity, row.measured.value)} ({row.measured.method})", error, verdict)
+            table.add_row(
+                quantity(row.quantity).label,
+                predicted,
+                f"{show(row.quantity, row.measured.value)} ({row.measured.method})",
+                error,
+                verdict,
+            )
         out.print(table)
         for cause in found.causes:
             out.print("  " + cause, highlight=False)
@@ -115,7 +146,9 @@ class LiveRun:
     def __init__(self, reader: RunReader, stream: TextIO) -> None:
         self.reader = reader
         self._console = Console(file=stream)
-        self._live = Live(console=self._console, auto_refresh=False, transient=True) if self._console.is_terminal else None
+        self._live = (
+            Live(console=self._console, auto_refresh=False, transient=True) if self._console.is_terminal else None
+        )
         self._at = 0.0
 
     def __enter__(self) -> Self:
@@ -132,7 +165,12 @@ class LiveRun:
         if self._live is None or (time.monotonic() - self._at < 0.2 and not now.final):
             return
         self._at = time.monotonic()
-        table = _table("node", self.reader.experiment.tick, *(quantity(n).label for n in self.reader.experiment.compared[:4]), title=f"{_state(now.state)} {escape(now.message)}")
+        table = _table(
+            "node",
+            self.reader.experiment.tick,
+            *(quantity(n).label for n in self.reader.experiment.compared[:4]),
+            title=f"{_state(now.state)} {escape(now.message)}",
+        )
         for node, row in sorted(self.reader.latest().items()):
             values = (show(n, row.get(n)) for n in self.reader.experiment.compared[:4])
             table.add_row(str(node), str(int(row["tick"])), *values)
@@ -140,12 +178,17 @@ class LiveRun:
 
 
 def progress(title: str) -> Callable[[float, str], None]:
-    """Return a function (share done, what now) that shows progress on standard error."""
+    """Return a function (share done, what now) that shows progress on standard error: one line that moves, or every tenth."""
     console = Console(file=sys.stderr)
+    said = [-1]
 
     def show_it(share: float, what: str) -> None:
+        step = int(share * (100 if console.is_terminal else 10))
+        if step == said[0]:
+            return
+        said[0] = step
         end = "\n" if share >= 1 or not console.is_terminal else "\r"
-        console.print(f"{title}: {share:4.0%} {escape(what):<60.60}", end=end, highlight=False, soft_wrap=True)
+        console.print(f"{title}: {share:4.0%} {escape(what):<60.60}".rstrip(), end=end, highlight=False, soft_wrap=True)
 
     return show_it
 

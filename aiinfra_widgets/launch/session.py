@@ -77,7 +77,9 @@ class Session:
         if now.state == "done":
             raise ControlError(f"run {run.id} is done; start a new run, for example with more steps")
         if now.state != "new" and latest_checkpoint_tick(reader) is None:
-            raise ControlError(f"run {run.id} has no checkpoint to resume from; what it measured is kept; start a new run")
+            raise ControlError(
+                f"run {run.id} has no checkpoint to resume from; what it measured is kept; start a new run"
+            )
         return self._submit(run, reader.spec, room, detached)
 
     def _submit(self, run: RunDir, spec: Spec, room: int | None, detached: bool) -> RunReader:
@@ -106,7 +108,13 @@ class Session:
         return None
 
     def ask(
-        self, reader: RunReader, changes: Mapping[str, Any] | None = None, *, verb: str = "", by: str = "lab", **more: Any
+        self,
+        reader: RunReader,
+        changes: Mapping[str, Any] | None = None,
+        *,
+        verb: str = "",
+        by: str = "lab",
+        **more: Any,
     ) -> control.Request:
         """Ask something of a run; see `runs.control.ask`. A node count beyond this machine is refused here."""
         reader.poll()

@@ -34,4 +34,6 @@ def admit(nodes: int, machine: Machine) -> None:
     """
     most, why = limit(machine)
     if not 1 <= nodes <= most:
-        raise AdmissionError(f"nodes: got {nodes}; this machine takes 1 to {most} ({why}); choose fewer nodes, or run on a cluster")
+        raise AdmissionError(
+            f"nodes: got {nodes}; this machine takes 1 to {most} ({why}); choose fewer nodes, or run on a cluster"
+        )

@@ -31,6 +31,8 @@ class Node:
         link: Injected delay between nodes.
         cache: Folder for generated data.
         event: Appends to this node's event log.
+        ballot: Set by the runtime before each tick: not 0 on the controller when it has a plan.
+        verdict: Sum of the ballots; a programme that `agrees` sets it on every active node during the tick.
     """
 
     def __init__(self, world: MPI.Intracomm, machine: Machine, cache: Path, event: EventWriter) -> None:
@@ -41,6 +43,8 @@ class Node:
         self.cache = cache
         self.link = InjectedLink()
         self.event = event
+        self.ballot = 0
+        self.verdict = 0
 
     @property
     def rank(self) -> int:
@@ -66,9 +70,12 @@ class Program(ABC):
     Attributes:
         tick: Ticks done. Moves only when the state is whole, so a collective may fail anywhere before that.
         replicated: Every active node holds the same state: then survivors of a dead node can go on.
+        agrees: Its tick has a collective anyway and sums `node.ballot` in it, which spares a broadcast at each boundary -
+            a second point where ranks that share cores would wait for each other.
     """
 
     replicated: ClassVar[bool] = True
+    agrees: ClassVar[bool] = False
     tick: int = 0
 
     @abstractmethod
@@ -86,7 +93,7 @@ class Program(ABC):
     def advance(self) -> Mapping[str, float] | None:
         """Do one tick on all active nodes and return what was measured, or None when there is nothing left to do."""
 
-    def between(self) -> None:
+    def between(self) -> None:  # noqa: B027 - most programmes have nothing to do here
         """Do what is not part of a tick (evaluate, write a summary); its time is not counted."""
 
     def act(self, verb: str, arguments: Mapping[str, Any]) -> None:

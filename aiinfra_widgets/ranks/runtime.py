@@ -51,6 +51,7 @@ class Runtime:
         self.members = list(range(self.spec.nodes))
         self.paused = False
         self.word = np.zeros(1, np.int64)
+        self.plan: Plan | None = None
         self.event("started", pid=os.getpid(), incarnation=self.incarnation)
         self.program: Program = _load(self.exp.program)(self.spec, self.node)
         if restored:
@@ -124,31 +125,51 @@ class Runtime:
 
     # --- boundaries ---------------------------------------------------------------------------------------------
     def _agree(self) -> Plan | None:
-        """Return the controller's plan for this boundary, on every active node, or None."""
+        """Return the plan for this boundary, on every active node, or None.
+
+        Where the programme agrees by itself, the controller's plan of the boundary before is announced in the tick's own
+        collective, and taken here; elsewhere, and while paused, a broadcast of one word announces it.
+        """
         comm, node = self.node.comm, self.node
-        plan = None
-        if node.controller:
-            plan = self.controller.decide(self.program.tick, self.spec, self.members, self._alive)
-            while plan is None and self.paused:
+        if self.program.agrees and not self.paused:
+            announced, node.verdict = node.verdict, 0
+            if not announced:
+                if node.controller and self.plan is None:
+                    self.plan = self._decide()
+                    node.ballot = _size(self.plan)
+                return None
+        else:
+            if node.controller and self.plan is None:
+                self.plan = self._decide()
+            self._wake_paused()
+            self.word[0] = _size(self.plan) if node.controller else 0
+            if comm.size > 1:
+                comm.Bcast(self.word, 0)
+            announced = int(self.word[0])
+            if not announced:
+                return None
+        mine, self.plan, node.ballot = self.plan, None, 0
+        return Plan(**broadcast_json(comm, asdict(mine) if mine else None, announced))
+
+    def _decide(self) -> Plan | None:
+        return self.controller.decide(self.program.tick, self.spec, self.members, self._alive)
+
+    def _wake_paused(self) -> None:
+        """While paused: the controller sleeps until it has a plan and then wakes the others, who sleep too."""
+        if not self.paused:
+            return
+        comm = self.node.comm
+        if self.node.controller:
+            while self.plan is None:
                 time.sleep(PAUSE_S)
                 self.samples.beat_if_due()
-                plan = self.controller.decide(self.program.tick, self.spec, self.members, self._alive)
-            if self.paused:
-                for rank in range(1, comm.size):
-                    send_json(comm, {}, rank, WAKE)
-            self.word[0] = len(json.dumps(asdict(plan)).encode()) if plan else 0
-        elif self.paused:
+                self.plan = self._decide()
+            for rank in range(1, comm.size):
+                send_json(comm, {}, rank, WAKE)
+        else:
             while (status := wait_for(comm, WAKE, 0)) is None:
                 self.samples.beat_if_due()
             receive_json(comm, status, WAKE)
-        if comm.size > 1:
-            comm.Bcast(self.word, 0)
-        if self.word[0] == 0:
-            return None
-        data = (
-            broadcast_json(comm, asdict(plan) if plan else None, int(self.word[0])) if comm.size > 1 else asdict(plan)
-        )  # type: ignore[arg-type]
-        return Plan(**data)
 
     def _execute(self, plan: Plan) -> str:
         """Carry out a plan; return how the run ended, or ""."""
@@ -252,6 +273,7 @@ class Runtime:
     def _recover(self) -> None:
         """A node died: the survivors revoke, shrink, agree on the state furthest ahead, and go on. No tick is lost."""
         begun_s, node, before = time.perf_counter(), self.node, self.members
+        node.ballot = node.verdict = 0
         if not node.comm.Is_revoked():
             node.comm.Revoke()
         node.comm = node.comm.Shrink()
@@ -275,6 +297,8 @@ class Runtime:
                 recovery_time_s=time.perf_counter() - begun_s,
             )
         self._begin_segment("rank-lost")
+        if self.plan is not None:
+            node.ballot = _size(self.plan)  # decided, but not yet announced: announce it again
 
     def _alive(self) -> list[int]:
         """Nodes of the pool that are not known to be dead."""
@@ -292,6 +316,10 @@ class Runtime:
         if self.node.size > 1:
             self.node.comm.Barrier()  # nobody is past its last sample before all are
         if self.node.controller:
+            for request in self.plan.requests if self.plan else []:
+                self.event(
+                    "refused", request=request, tick=self.program.tick, reason="the run ended before it could be done"
+                )
             if state == "done":
                 self._checkpoint(Plan(self.spec.model_dump(), self.members, 0.0, end="done"))
             self.run.reserve.unlink(missing_ok=True)
@@ -339,6 +367,11 @@ class Runtime:
             with open("/proc/self/statm") as file:
                 self._rss_bytes = int(file.read().split()[1]) * resource.getpagesize()
         return self._rss_bytes
+
+
+def _size(plan: Plan | None) -> int:
+    """Bytes of a plan's encoding, 0 for none."""
+    return len(json.dumps(asdict(plan)).encode()) if plan else 0
 
 
 def _last_segment(run: RunDir) -> int:

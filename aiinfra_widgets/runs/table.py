@@ -59,7 +59,13 @@ def samples(folder: Path, query: str = "select * from samples") -> pd.DataFrame:
     for path in sorted(folder.glob("*/run.json")):
         try:
             data = json.loads(path.read_text())
-            rows.append({"run": path.parent.name, **{k: data[k] for k in ("experiment", "made_at", "machine_id")}, "spec": json.dumps(data["spec"])})
+            rows.append(
+                {
+                    "run": path.parent.name,
+                    **{k: data[k] for k in ("experiment", "made_at", "machine_id")},
+                    "spec": json.dumps(data["spec"]),
+                }
+            )
         except (ValueError, KeyError):
             continue
     connection = duckdb.connect()
@@ -71,8 +77,12 @@ def samples(folder: Path, query: str = "select * from samples") -> pd.DataFrame:
                select regexp_extract(filename, '([^/]+)/samples/', 1) as run,
                       cast(regexp_extract(filename, '(\\d+)-(\\d+)\\.csv', 1) as int) as incarnation,
                       cast(regexp_extract(filename, '(\\d+)-(\\d+)\\.csv', 2) as int) as node, * exclude (filename)
-               from read_csv(?, union_by_name=true, filename=true, ignore_errors=true, header=true)""".replace("?", repr(files))
+               from read_csv(?, union_by_name=true, filename=true, ignore_errors=true, header=true)""".replace(
+                "?", repr(files)
+            )
         )
     else:
-        connection.execute("create view samples as select '' as run, 0 as incarnation, 0 as node, 0 as tick where false")
+        connection.execute(
+            "create view samples as select '' as run, 0 as incarnation, 0 as node, 0 as tick where false"
+        )
     return connection.execute(query).df()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from ...errors import ModelInputError
+import numpy as np
+
 from ...experiment import Experiment, Spec
 from ...machine.profile import Machine
-from ...quantities import Prediction
+from ...quantities import Prediction, Value
 from .spec import TrainingSpec
 
 
@@ -19,12 +21,8 @@ class Training(Experiment):
     spec: ClassVar[type[Spec]] = TrainingSpec
     program: ClassVar[str] = "aiinfra_widgets.experiments.training.measure:DataParallel"
     compared: ClassVar[tuple[str, ...]] = (
-        "step_time_s",
-        "compute_time_s",
-        "exposed_comm_time_s",
-        "straggler_wait_time_s",
-        "samples_per_s",
-    )
+        "step_time_s", "compute_time_s", "exposed_comm_time_s", "straggler_wait_time_s", "samples_per_s", "energy_per_step_j",
+    )  # fmt: skip
     parts: ClassVar[tuple[str, ...]] = (
         "data_time_s", "compute_time_s", "exposed_comm_time_s", "straggler_wait_time_s", "injected_time_s", "runtime_time_s",
     )  # fmt: skip
@@ -32,5 +30,43 @@ class Training(Experiment):
     live_series: ClassVar[tuple[str, ...]] = ("step_time_s", "samples_per_s", "loss")
 
     def predict(self, spec: Spec, machine: Machine, **over: Any) -> Prediction:
-        """See predict.py."""
-        raise ModelInputError("not calibrated: aiinfra calibrate")
+        """See `predict.predict`."""
+        from .predict import predict
+
+        assert isinstance(spec, TrainingSpec)
+        return predict(spec, machine, **over)
+
+    def reference_curves(self, spec: Spec, machine: Machine, values: Sequence[float]) -> dict[str, Any]:
+        """Return throughput over nodes: ideal as in the articles, and Amdahl's with the serial share that was calibrated."""
+        from ...models import amdahl_speedup
+
+        one = self.predict(spec, machine, nodes=np.array([1.0]))
+        step = float(one["step_time_s"][0])
+        serial = 1 - float(one["compute_time_s"][0]) / step
+        base, n = float(one["samples_per_s"][0]), np.asarray(values, dtype=float)
+        return {"ideal": base * n, f"Amdahl, {serial:.0%} serial": base * amdahl_speedup(n, serial)}
+
+    def derive(self, spec: Spec, machine: Machine, measured: Mapping[str, Value], elapsed_s: float) -> dict[str, Value]:
+        """Return throughput from the measured step time, and the bill of the segment so far."""
+        from .bill import bill
+
+        assert isinstance(spec, TrainingSpec)
+        step = measured.get("step_time_s")
+        if step is None or not step.value:
+            return {}
+        rate = Value(
+            "samples_per_s",
+            spec.global_batch / step.value,
+            _per(spec, step.high),
+            _per(spec, step.low),
+            "measured",
+            "batch over step time",
+            step.n,
+        )
+        cpu = measured.get("cpu_time_s")
+        cpu_s = cpu.value if cpu is not None and cpu.value is not None else 0.0
+        return {"samples_per_s": rate, **bill(spec, machine, step.value, cpu_s, elapsed_s / step.value)}
+
+
+def _per(spec: TrainingSpec, seconds: float | None) -> float | None:
+    return spec.global_batch / seconds if seconds else None

@@ -13,7 +13,7 @@ import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -22,18 +22,17 @@ from torch import Tensor
 
 from ...errors import DataError, LabError
 from ...experiment import Spec
-from ...ranks.collectives import PIECE_BYTES, allreduce
+from ...ranks.buffers import FlatBuffers, Overlap
+from ...ranks.collectives import allreduce
 from ...ranks.node import Arrays, Node, Program
 from ...workloads import nets
 from .spec import TrainingSpec
 
-#: Arrival times travel as float32 in two parts, whole ticks of COARSE_S and the rest, so that they stay exact to 0.1 us.
-COARSE_S = 1 / 1024
-WRAP = 4096
-
 
 class DataParallel(Program):
     """One rank's replica: its slice of the batch, its flat buffers, the all-reduce between backward and update."""
+
+    agrees: ClassVar[bool] = True
 
     def __init__(self, spec: Spec, node: Node) -> None:
         assert isinstance(spec, TrainingSpec)
@@ -49,7 +48,9 @@ class DataParallel(Program):
         self.test = tuple(t.to(self.device) for t in self.work.test)
         self.flat = FlatBuffers(list(self.net.parameters()), tail=2 + 2 * node.world.size, device=self.device)
         if spec.global_batch > len(self.train[0]):
-            raise DataError(f"global_batch: got {spec.global_batch}; {data_dir} holds {len(self.train[0])} training samples; choose at most that")
+            raise DataError(
+                f"global_batch: got {spec.global_batch}; {data_dir} holds {len(self.train[0])} training samples; choose at most that"
+            )
         self._order: Tensor | None = None
         self._epoch = -1
         self._overlap: Overlap | None = None
@@ -96,14 +97,14 @@ class DataParallel(Program):
         t2 = clock()
         slowed_s = self._slow_down(t2 - t1)
         arrived = t2 + slowed_s
-        flat.put_tail(node.rank, node.size, float(loss.detach()), time.monotonic())
+        flat.put_tail(node.rank, node.size, float(loss.detach()), node.ballot, time.monotonic())
         sent = self._overlap.finish() if self._overlap else self._reduce()
         t3 = clock()
         self._update()
         self._sync_device()
         self.tick += 1
         t4 = clock()
-        global_loss, latest_s = flat.read_tail(node.rank, node.size)
+        global_loss, node.verdict, latest_s = flat.read_tail(node.rank, node.size)
         during_s, link_s = t3 - arrived, node.link.take()
         wait_s = min(max(latest_s, 0.0), during_s)
         # A bandwidth or latency that was injected is not communication of this machine: it is shown as what it is.
@@ -182,125 +183,6 @@ class DataParallel(Program):
     def _sync_device(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-
-
-class FlatBuffers:
-    """Parameters, gradients and momentum as three flat float32 buffers that the module's tensors are views of.
-
-    Attributes:
-        parameters, gradients, momentum: P elements, on the device.
-        tail_host: 2 + 2n elements right behind the gradients, in host memory: loss, spare, n coarse and n fine arrival times.
-    """
-
-    def __init__(self, parameters: list[torch.nn.Parameter], tail: int, device: torch.device) -> None:
-        ordered = parameters[::-1]  # backward finishes the last layer first
-        size = sum(p.numel() for p in ordered)
-        self.size, self.tail = size, tail
-        pinned = device.type == "cuda"
-        self.parameters = torch.empty(size, device=device)
-        self.momentum = torch.zeros(size, device=device)
-        whole = torch.zeros(size + tail, pin_memory=pinned)
-        self._whole = whole.numpy()
-        self.gradients_host_tensor = whole[:size]
-        self.gradients = whole[:size] if device.type == "cpu" else torch.zeros(size, device=device)
-        self.tail_host = self._whole[size:]
-        at = 0
-        self.slices: list[tuple[torch.nn.Parameter, slice]] = []
-        for p in ordered:
-            part = slice(at, at + p.numel())
-            self.parameters[part] = p.detach().reshape(-1)
-            p.data = self.parameters[part].view_as(p)
-            p.grad = self.gradients[part].view_as(p)
-            self.slices.append((p, part))
-            at = part.stop
-        host = device.type == "cpu"
-        self.parameters_host = self.parameters.numpy() if host else np.empty(size, np.float32)
-        self.momentum_host = self.momentum.numpy() if host else np.empty(size, np.float32)
-
-    def reduced(self, n: int) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """The part of the buffer that n ranks sum: gradients, loss, arrival times. Contiguous float32."""
-        return self._whole[: self.size + 2 + 2 * n]
-
-    def bucket(self, start: int, stop: int) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """A slice of the buffer, to be summed by itself."""
-        return self._whole[start:stop]
-
-    def put_tail(self, rank: int, n: int, loss: float, now_s: float) -> None:
-        """Write this rank's loss and arrival time; zero what the others will add."""
-        tail = self.tail_host[: 2 + 2 * n]
-        tail[:] = 0.0
-        coarse = math.floor(now_s / COARSE_S)
-        tail[0] = loss
-        tail[2 + rank] = coarse % WRAP
-        tail[2 + n + rank] = now_s - coarse * COARSE_S
-
-    def read_tail(self, rank: int, n: int) -> tuple[float, float]:
-        """Return the global loss, and how many seconds after this rank the last one arrived."""
-        tail = self.tail_host
-        coarse = (tail[2 : 2 + n] - tail[2 + rank] + WRAP / 2) % WRAP - WRAP / 2
-        later = coarse * COARSE_S + (tail[2 + n : 2 + 2 * n] - tail[2 + n + rank])
-        return float(tail[0]), float(later.max())
-
-    def stage_state(self) -> None:
-        """Copy the state from the device to host memory."""
-        self.parameters_host[:] = self.parameters.cpu().numpy()
-        self.momentum_host[:] = self.momentum.cpu().numpy()
-
-    def unstage_state(self) -> None:
-        """Copy the state from host memory to the device."""
-        self.parameters.copy_(torch.from_numpy(self.parameters_host))
-        self.momentum.copy_(torch.from_numpy(self.momentum_host))
-
-
-class Overlap:
-    """Non-blocking all-reduce of each bucket as soon as backward has filled it."""
-
-    def __init__(self, comm: MPI.Intracomm, flat: FlatBuffers, bucket_bytes: int) -> None:
-        self.comm, self.flat = comm, flat
-        self.requests: list[MPI.Request] = []
-        self._missing: list[int] = []
-        self._buckets: list[tuple[int, int, int]] = []
-        bounds, members, start = [], 0, 0
-        of: dict[torch.nn.Parameter, int] = {}
-        for p, part in flat.slices:
-            of[p] = len(bounds)
-            members += 1
-            if (part.stop - start) * 4 >= bucket_bytes:
-                bounds.append((start, part.stop, members))
-                start, members = part.stop, 0
-        if members:
-            bounds.append((start, flat.size, members))
-        self._buckets = bounds
-        self._hooks = [p.register_post_accumulate_grad_hook(self._ready(of[p])) for p, _ in flat.slices]
-
-    def arm(self) -> None:
-        """Before backward: nothing is filled yet."""
-        self._missing = [members for _, _, members in self._buckets]
-        self.requests.clear()
-
-    def _ready(self, bucket: int) -> Any:
-        def hook(_: Tensor) -> None:
-            self._missing[bucket] -= 1
-            if self._missing[bucket] == 0:
-                start, stop, _members = self._buckets[bucket]
-                for at in range(start, stop, PIECE_BYTES // 4):
-                    piece = self.flat.bucket(at, min(at + PIECE_BYTES // 4, stop))
-                    self.requests.append(self.comm.Iallreduce(MPI.IN_PLACE, piece))
-
-        return hook
-
-    def finish(self) -> int:
-        """After backward: the tail goes last; wait for everything. Returns bytes handed to the network."""
-        n = self.comm.size
-        tail = self.flat.bucket(self.flat.size, self.flat.size + 2 + 2 * n)
-        self.requests.append(self.comm.Iallreduce(MPI.IN_PLACE, tail))
-        MPI.Request.Waitall(self.requests)
-        return 2 * (n - 1) * (self.flat.size * 4 + tail.nbytes) // n
-
-    def remove(self) -> None:
-        """Take the hooks off the parameters."""
-        for hook in self._hooks:
-            hook.remove()
 
 
 def _device(asked: str, node: Node) -> torch.device:

@@ -1,0 +1,263 @@
+"""A training step from calibration alone: operations of the net by their measured times, ranks that share cores by the
+lockstep probe, gradients by the measured all-reduce. Nothing is fitted to any run of a workload.
+
+# n nodes, b samples of one node, P parameters
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+
+from ...errors import ModelInputError
+from ...machine.profile import Machine
+from ...models import (
+    MeasuredAllreduce,
+    recursive_doubling_allreduce_time_s,
+    ring_allreduce_time_s,
+    tree_allreduce_time_s,
+)
+from ...models.grid import TimeGrid
+from ...quantities import Prediction, Value
+from ...workloads import catalog
+from ...workloads.catalog import Layer
+from .bill import bill
+from .spec import TrainingSpec
+
+MODEL = "training-step 1"
+Which = Literal["median", "q25", "q75"]
+SWEPT = ("nodes", "global_batch", "slow_factor", "link_latency_s", "link_bandwidth_bytes_per_s")
+INJECTED_LINK = {
+    "mpi": ring_allreduce_time_s, "ring": ring_allreduce_time_s, "tree": tree_allreduce_time_s,
+    "recursive-doubling": recursive_doubling_allreduce_time_s,
+}  # fmt: skip
+#: A sleep of t takes this much longer before the rank runs again; the injected delays are sleeps.
+SLEEP_OVERHEAD_S = 8e-5
+#: Between two calibrations of one quiet machine the same probe differs by about this share.
+DRIFT = 0.10
+
+
+class Calibrated:
+    """The probes of a machine as functions of size, all at their median or all at one quartile."""
+
+    def __init__(self, machine: Machine, which: Which = "median") -> None:
+        self.machine, self.which = machine, which
+
+    def _grid(self, name: str, *axes: str, **at: Any) -> TimeGrid:
+        rows = self.machine.need(name, **at)
+        return TimeGrid.from_points(axes, [(p.at, getattr(p, self.which)) for p in rows])
+
+    @cached_property
+    def chain(self) -> tuple[float, float]:
+        """(seconds that a call into backward costs once per step, seconds of a tiny layer)."""
+        one, nine = (getattr(self.machine.need("chain", layers=k)[0], self.which) for k in (1, 9))
+        layer = max((nine - one) / 8, 0.0)
+        return max(one - layer, 0.0), layer
+
+    @cached_property
+    def _kinds(self) -> dict[str, TimeGrid]:
+        return {
+            "linear": self._grid("linear", "width", "batch"),
+            "conv": self._grid("conv", "inputs", "outputs", "batch"),
+            "activation": self._grid("activation", "elements"),
+            "pool": self._grid("pool", "elements"),
+            "classification": self._grid("cross_entropy", "batch"),
+            "regression": self._grid("squared_error", "batch"),
+            "gather": self._grid("gather", "row", "batch"),
+        }
+
+    def forward_backward_s(self, layers: tuple[Layer, ...], task: str, b: Any) -> Any:
+        """Return seconds of forward and backward on one rank by itself, for b samples."""
+        startup, tiny = self.chain
+        total: Any = 0.0
+        first = True
+        for layer in layers:
+            if layer.kind == "flatten":
+                total = total + tiny / 2
+                continue
+            alone = self._layer_s(layer, task, b)
+            # Each probe paid for its own call into backward; a step pays once.
+            share = np.maximum(alone - startup, 0.2 * alone)
+            if layer.kind == "linear" and not layer.needs_input_grad:
+                share = share * 2 / 3
+            total = total + share
+            first = False
+        return total + (0.0 if first else startup)
+
+    def _layer_s(self, layer: Layer, task: str, b: Any) -> Any:
+        kinds, d = self._kinds, layer.dims
+        match layer.kind:
+            case "linear":
+                return kinds["linear"].time_s(math.sqrt(d["in"] * d["out"]), b)
+            case "conv":
+                pixels = self.machine.need("conv")[0].at["pixels"]
+                return kinds["conv"].time_s(d["in_channels"], d["out_channels"], b * d["height"] * d["width"] / pixels)
+            case "activation":
+                return kinds["activation"].time_s(layer.out_elements * b)
+            case "pool":
+                return kinds["pool"].time_s(layer.in_elements * b)
+            case _:
+                outputs = max(d["outputs"], 1)
+                return kinds[task].time_s(b * (outputs / 10 if task == "classification" else outputs))
+
+    def gather_s(self, row: float, b: Any) -> Any:
+        """Return seconds to fetch b rows of `row` numbers."""
+        return self._kinds["gather"].time_s(row, b)
+
+    def update_s(self, params: int, n: Any) -> Any:
+        """Return seconds to clear gradients and update, while n ranks do the same."""
+        return self._grid("update", "params", "ranks").time_s(params, n)
+
+    def tail_s(self, n: Any) -> Any:
+        """Return seconds of bookkeeping on the buffer's tail."""
+        return self._grid("tail", "ranks").time_s(n)
+
+    def runtime_s(self) -> float:
+        """Return the lab's own seconds between two steps."""
+        return float(getattr(self.machine.need("runtime")[0], self.which))
+
+    @cached_property
+    def _allreduce(self) -> MeasuredAllreduce:
+        rows = self.machine.need("allreduce")
+        return MeasuredAllreduce.from_points((p.at["bytes"], p.at["ranks"], getattr(p, self.which)) for p in rows)
+
+    def allreduce_s(self, size_bytes: Any, n: Any) -> Any:
+        """Return seconds of one all-reduce among n ranks that arrive together."""
+        return np.where(np.asarray(n) > 1, self._allreduce.time_s(size_bytes, np.maximum(n, 2)), 0.0)
+
+    def lockstep(self, n: Any, alone_s: Any) -> tuple[Any, Any]:
+        """Return (step, compute) as multiples of `alone_s`, for n ranks in lockstep that share this machine's cores."""
+        median = Calibrated(self.machine) if self.which != "median" else self
+        base = median._grid("lockstep", "alone_s", ranks=1, part="compute")
+        found = []
+        for part in ("step", "compute"):
+            grid = self._grid("lockstep", "ranks", "alone_s", part=part)
+            ratio = grid.time_s(n, alone_s) / base.time_s(alone_s)
+            found.append(np.where(np.asarray(n) == 1, 1.0, np.maximum(ratio, 1.0)))
+        return np.maximum(found[0], found[1]), found[1]
+
+
+def predict(spec: TrainingSpec, machine: Machine, **over: Any) -> Prediction:
+    """Return the parts of one step, throughput, energy and cost, before the run.
+
+    Args:
+        spec: What is asked.
+        machine: A calibrated profile.
+        over: Any of SWEPT, as arrays that broadcast together.
+
+    Raises:
+        ModelInputError: Not calibrated, a GPU is asked for, or a field that cannot be swept.
+
+    Valid when: one machine, CPU ranks of one thread, otherwise quiet; layers of the kinds that were probed.
+    Off by: low when neighbours use the cores; up to tens of percent for layers far outside the probed sizes.
+    """
+    _check(spec, over)
+    facts = catalog.facts(spec.workload).sized(spec.width, spec.depth)
+    bands = {w: _parts(spec, facts, Calibrated(machine, w), over) for w in ("median", "q25", "q75")}
+    middle = bands["median"]
+    values = {}
+    for name, value in middle.items():
+        low, high = np.minimum(bands["q25"][name], value), np.maximum(bands["q75"][name], value)
+        if name == "samples_per_s":
+            low, high = np.minimum(bands["q75"][name], value), np.maximum(bands["q25"][name], value)
+        values[name] = Value(
+            name, _plain(value), _plain(low * (1 - DRIFT)), _plain(high * (1 + DRIFT)), "modelled", MODEL
+        )
+    n = over.get("nodes", spec.nodes)
+    cpu_s = np.minimum(np.asarray(n), machine.cores) * middle["step_time_s"]
+    for name, value in bill(spec, machine, middle["step_time_s"], cpu_s).items():
+        if name in {"energy_per_step_j", "cost_per_step_usd"}:
+            values[name] = value
+    return Prediction(values, tuple(_notes(spec, machine, over)), MODEL, machine.id)
+
+
+def _parts(
+    spec: TrainingSpec, facts: catalog.WorkloadFacts, rates: Calibrated, over: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The parts of a step of the mean rank; they add up to step_time_s."""
+    n = np.asarray(over.get("nodes", spec.nodes), dtype=float)
+    batch = np.asarray(over.get("global_batch", spec.global_batch), dtype=float)
+    b = np.maximum(batch / n, 1.0)
+    forward_s = rates.forward_backward_s(facts.layers(), facts.task, b)
+    data_s = rates.gather_s(math.prod(facts.sample_shape), b)
+    step_x, compute_x = rates.lockstep(n, forward_s)
+    update_s = rates.update_s(facts.params, n)
+    reduced_bytes = facts.gradient_bytes + 8 + 8 * n
+    injected_comm_s = _injected_link_s(spec, over, reduced_bytes, n)
+    tail_s = rates.tail_s(n)
+    exposed_s = rates.allreduce_s(reduced_bytes, n) + tail_s
+    # Sharing cores makes ranks arrive at different times; the tiny all-reduce of the probe is in its step already.
+    shared_wait_s = np.maximum(forward_s * (step_x - compute_x) - rates.allreduce_s(256.0, n), 0.0)
+    slow_s = np.zeros_like(forward_s * n)
+    if spec.slow_node >= 0:
+        slow_s = forward_s * compute_x * (np.asarray(over.get("slow_factor", spec.slow_factor)) - 1)
+    parts = {
+        "data_time_s": data_s * compute_x,
+        "compute_time_s": forward_s * compute_x + update_s,
+        "exposed_comm_time_s": exposed_s,
+        "straggler_wait_time_s": shared_wait_s + slow_s * (n - 1) / n,
+        "injected_time_s": slow_s / n + injected_comm_s,
+        "runtime_time_s": rates.runtime_s() * compute_x,
+    }
+    shape = np.broadcast_shapes(*(np.shape(v) for v in parts.values()))
+    parts = {k: np.broadcast_to(v, shape) for k, v in parts.items()}
+    step_s = sum(parts.values())
+    return {
+        "step_time_s": step_s,
+        **parts,
+        "samples_per_s": batch / step_s,
+        "sent_bytes": 2 * (n - 1) / n * reduced_bytes * n,
+    }
+
+
+def _injected_link_s(spec: TrainingSpec, over: Mapping[str, Any], size_bytes: Any, n: Any) -> Any:
+    """Seconds that the injected link adds to an all-reduce: every message on the longest path waits."""
+    latency = np.asarray(over.get("link_latency_s", spec.link_latency_s), dtype=float)
+    rate = np.asarray(over.get("link_bandwidth_bytes_per_s", spec.link_bandwidth_bytes_per_s), dtype=float)
+    active = (latency > 0) | (rate > 0)
+    hop_s = latency + np.where(active, SLEEP_OVERHEAD_S, 0.0)
+    bandwidth = np.where(rate > 0, rate, np.inf)
+    return np.where(active, INJECTED_LINK[spec.algorithm](size_bytes, n, bandwidth, hop_s), 0.0)
+
+
+def _check(spec: TrainingSpec, over: Mapping[str, Any]) -> None:
+    wrong = [name for name in over if name not in SWEPT]
+    if wrong:
+        raise ModelInputError(
+            f"cannot sweep {', '.join(wrong)}; allowed: {', '.join(SWEPT)}; predict one Spec after another instead"
+        )
+    if spec.device == "cuda":
+        raise ModelInputError(
+            "device: a GPU step is not predicted yet: calibration probes the processor; use device=cpu"
+        )
+    if spec.threads_per_node != 1:
+        raise ModelInputError(
+            f"threads_per_node: got {spec.threads_per_node}; calibration probes nodes of one thread; use 1"
+        )
+
+
+def _notes(spec: TrainingSpec, machine: Machine, over: Mapping[str, Any]) -> list[str]:
+    notes = []
+    most = int(np.max(over.get("nodes", spec.nodes)))
+    if most > machine.cores:
+        notes.append(
+            f"{most} nodes share {machine.cores} cores: they take turns, so more nodes than cores make a step longer."
+        )
+    probed = max((p.at["ranks"] for p in machine.rows("lockstep")), default=1)
+    if most > probed:
+        notes.append(f"{most} nodes were not calibrated (up to {probed} were); the prediction extends the last slope.")
+    if spec.overlap:
+        notes.append("Overlap is predicted to gain nothing: on one machine a core either computes or moves bytes.")
+    if spec.algorithm != "mpi":
+        notes.append(
+            "The written-out algorithms are predicted at the speed of the library's, plus what the link injects."
+        )
+    return notes
+
+
+def _plain(value: Any) -> Any:
+    return float(value) if np.ndim(value) == 0 else value

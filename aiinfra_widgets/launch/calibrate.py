@@ -1,0 +1,88 @@
+"""`aiinfra calibrate`: run the calibration experiment and write what it found as a dated machine profile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ..errors import LaunchError
+from ..machine.devices import found
+from ..machine.profile import Machine, Probe
+from ..runs.home import machines_folder
+from ..runs.layout import versions
+from ..runs.reader import RunReader
+from .session import Session, spec_of, watch
+
+LAUNCH_ALLOWANCE_S = 12.0
+
+
+def calibrate(
+    seconds: float = 60.0, *, progress: Callable[[float, str], None] | None = None, most_ranks: int | None = None
+) -> tuple[Machine, Path]:
+    """Measure this machine and keep the profile.
+
+    Args:
+        seconds: Limit for everything, the start of the ranks included.
+        progress: Called with the share done and what is going on.
+        most_ranks: Largest number of ranks probed; None is twice the cores, 8 at most.
+
+    Returns:
+        The profile and where it was written.
+
+    Raises:
+        LaunchError: The ranks failed; with their last words.
+    """
+    here = found()
+    ranks = most_ranks or max(2, min(2 * here.cores, 8))
+    spec = spec_of("calibration", {"nodes": ranks, "seconds": max(1.0, seconds - LAUNCH_ALLOWANCE_S)})
+    say = progress or (lambda share, what: None)
+    session = Session(here, grace_s=0.0)
+    try:
+        say(0.0, f"starting {ranks} ranks")
+        reader = session.launch("calibration", spec, room=ranks)
+        for now in watch(reader, every_s=0.2):
+            done = max(now.last_tick.values(), default=0)
+            say(min(0.99, done / _ticks(reader)), "probing" if done else "starting")
+        if not now.ok:
+            raise LaunchError(f"calibration failed: {now.message}", [], hint="aiinfra doctor")
+        probes = [*_probes(reader), *_costs(session, reader, ranks)]
+    finally:
+        session.close()
+    made = datetime.now(UTC)
+    machine = here.with_probes(
+        probes,
+        id=f"{here.id.rsplit('-', 2)[0]}-{made:%Y%m%d-%H%M%S}",
+        made_at=made.isoformat(timespec="seconds"),
+        versions=versions(),
+    )
+    path = machine.save(machines_folder())
+    say(1.0, f"{len(probes)} probes")
+    return machine, path
+
+
+def _ticks(reader: RunReader) -> float:
+    """Ticks that the run will take, as its controller announced them; many, while it has not."""
+    announced = reader.kind("plan")
+    return float(announced[-1]["ticks"]) if announced else 1e9
+
+
+def _probes(reader: RunReader) -> list[Probe]:
+    keys = Probe.__dataclass_fields__
+    return [Probe(**{k: e[k] for k in keys if k in e}) for e in reader.kind("probe")]
+
+
+def _costs(session: Session, reader: RunReader, ranks: int) -> list[Probe]:
+    """What the lab itself costs: between two ticks, by the plain ones at the end; and starting the ranks, once."""
+    nodes = reader.nodes
+    plain = nodes[(nodes["node"] == 0) & (nodes["tick"] > reader.kind("plain")[-1]["tick"] + 5)]["runtime_time_s"]
+    q25, median, q75 = (float(q) for q in plain.quantile([0.25, 0.5, 0.75]))
+    found = [Probe("runtime", {}, "s", median, q25, q75, len(plain), how="control and sampling between two ticks")]
+    state: dict[str, Any] = session.pool.state if session.pool else {}
+    if "launch_s" in state:
+        cost = float(state["launch_s"])
+        found.append(
+            Probe("launch", {"ranks": ranks}, "s", cost, cost, cost, 1, how="mpiexec until every rank is ready")
+        )
+    return found

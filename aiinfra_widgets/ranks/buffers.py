@@ -1,0 +1,140 @@
+"""A net's parameters, gradients and momentum as flat buffers, and summing gradients bucket by bucket during backward.
+
+# P parameters, n active ranks
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from mpi4py import MPI
+from torch import Tensor
+
+from .collectives import PIECE_BYTES
+
+#: Arrival times travel as float32 in two parts, whole ticks of COARSE_S and the rest, so that they stay exact to 0.1 us.
+COARSE_S = 1 / 1024
+WRAP = 4096
+
+
+class FlatBuffers:
+    """Parameters, gradients and momentum as three flat float32 buffers that the module's tensors are views of.
+
+    Attributes:
+        parameters, gradients, momentum: P elements, on the device.
+        tail_host: 2 + 2n elements right behind the gradients, in host memory: loss, ballot, n coarse and n fine arrival times.
+    """
+
+    def __init__(self, parameters: list[torch.nn.Parameter], tail: int, device: torch.device) -> None:
+        ordered = parameters[::-1]  # backward finishes the last layer first
+        size = sum(p.numel() for p in ordered)
+        self.size, self.tail = size, tail
+        pinned = device.type == "cuda"
+        self.parameters = torch.empty(size, device=device)
+        self.momentum = torch.zeros(size, device=device)
+        whole = torch.zeros(size + tail, pin_memory=pinned)
+        self._whole = whole.numpy()
+        self.gradients_host_tensor = whole[:size]
+        self.gradients = whole[:size] if device.type == "cpu" else torch.zeros(size, device=device)
+        self.tail_host = self._whole[size:]
+        at = 0
+        self.slices: list[tuple[torch.nn.Parameter, slice]] = []
+        for p in ordered:
+            part = slice(at, at + p.numel())
+            self.parameters[part] = p.detach().reshape(-1)
+            p.data = self.parameters[part].view_as(p)
+            p.grad = self.gradients[part].view_as(p)
+            self.slices.append((p, part))
+            at = part.stop
+        host = device.type == "cpu"
+        self.parameters_host = self.parameters.numpy() if host else np.empty(size, np.float32)
+        self.momentum_host = self.momentum.numpy() if host else np.empty(size, np.float32)
+
+    def reduced(self, n: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """The part of the buffer that n ranks sum: gradients, loss, arrival times. Contiguous float32."""
+        return self._whole[: self.size + 2 + 2 * n]
+
+    def bucket(self, start: int, stop: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """A slice of the buffer, to be summed by itself."""
+        return self._whole[start:stop]
+
+    def put_tail(self, rank: int, n: int, loss: float, ballot: int, now_s: float) -> None:
+        """Write this rank's loss, ballot (exact below 2**24) and arrival time; zero what the others will add."""
+        tail = self.tail_host[: 2 + 2 * n]
+        tail[:] = 0.0
+        coarse = math.floor(now_s / COARSE_S)
+        tail[0] = loss
+        tail[1] = ballot
+        tail[2 + rank] = coarse % WRAP
+        tail[2 + n + rank] = now_s - coarse * COARSE_S
+
+    def read_tail(self, rank: int, n: int) -> tuple[float, int, float]:
+        """Return the global loss, the sum of ballots, and how many seconds after this rank the last one arrived."""
+        tail = self.tail_host
+        coarse = (tail[2 : 2 + n] - tail[2 + rank] + WRAP / 2) % WRAP - WRAP / 2
+        later = coarse * COARSE_S + (tail[2 + n : 2 + 2 * n] - tail[2 + n + rank])
+        return float(tail[0]), int(tail[1]), float(later.max())
+
+    def stage_state(self) -> None:
+        """Copy the state from the device to host memory."""
+        self.parameters_host[:] = self.parameters.cpu().numpy()
+        self.momentum_host[:] = self.momentum.cpu().numpy()
+
+    def unstage_state(self) -> None:
+        """Copy the state from host memory to the device."""
+        self.parameters.copy_(torch.from_numpy(self.parameters_host))
+        self.momentum.copy_(torch.from_numpy(self.momentum_host))
+
+
+class Overlap:
+    """Non-blocking all-reduce of each bucket as soon as backward has filled it."""
+
+    def __init__(self, comm: MPI.Intracomm, flat: FlatBuffers, bucket_bytes: int) -> None:
+        self.comm, self.flat = comm, flat
+        self.requests: list[MPI.Request] = []
+        self._missing: list[int] = []
+        self._buckets: list[tuple[int, int, int]] = []
+        bounds, members, start = [], 0, 0
+        of: dict[torch.nn.Parameter, int] = {}
+        for p, part in flat.slices:
+            of[p] = len(bounds)
+            members += 1
+            if (part.stop - start) * 4 >= bucket_bytes:
+                bounds.append((start, part.stop, members))
+                start, members = part.stop, 0
+        if members:
+            bounds.append((start, flat.size, members))
+        self._buckets = bounds
+        self._hooks = [p.register_post_accumulate_grad_hook(self._ready(of[p])) for p, _ in flat.slices]
+
+    def arm(self) -> None:
+        """Before backward: nothing is filled yet."""
+        self._missing = [members for _, _, members in self._buckets]
+        self.requests.clear()
+
+    def _ready(self, bucket: int) -> Any:
+        def hook(_: Tensor) -> None:
+            self._missing[bucket] -= 1
+            if self._missing[bucket] == 0:
+                start, stop, _members = self._buckets[bucket]
+                for at in range(start, stop, PIECE_BYTES // 4):
+                    piece = self.flat.bucket(at, min(at + PIECE_BYTES // 4, stop))
+                    self.requests.append(self.comm.Iallreduce(MPI.IN_PLACE, piece))
+
+        return hook
+
+    def finish(self) -> int:
+        """After backward: the tail goes last; wait for everything. Returns bytes handed to the network."""
+        n = self.comm.size
+        tail = self.flat.bucket(self.flat.size, self.flat.size + 2 + 2 * n)
+        self.requests.append(self.comm.Iallreduce(MPI.IN_PLACE, tail))
+        MPI.Request.Waitall(self.requests)
+        return 2 * (n - 1) * (self.flat.size * 4 + tail.nbytes) // n
+
+    def remove(self) -> None:
+        """Take the hooks off the parameters."""
+        for hook in self._hooks:
+            hook.remove()

@@ -1,0 +1,118 @@
+"""The comparison as a table: one row per segment, and below it the parts of the last one that has settled. Pure HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+from ..comparison import Comparison, Row
+from ..experiment import Experiment
+from ..quantities import Value, quantity, show
+from .plotdata import difference
+
+#: Older segments than this many are folded.
+NEWEST = 8
+MARKS = {
+    "within the band": ("good", "\u2713"),
+    "close": ("near", "\u2248"),
+    "off": ("far", "\u2260"),
+    "not compared": ("none", "\u2013"),
+}
+
+
+def comparison_html(exp: Experiment, found: Sequence[Comparison], guess: float | None = None) -> str:
+    """Return the table of all segments, newest first, and the parts of the last settled one.
+
+    Args:
+        exp: Names the quantities.
+        found: One comparison per segment, oldest first.
+        guess: The learner's own prediction of the first segment.
+    """
+    if not found:
+        return _empty("Nothing to compare yet. Each configuration that runs long enough becomes a row here.")
+    head = "".join(
+        f"<th{css}>{escape(t)}</th>"
+        for t, css in (
+            ("Segment", ""), ("Configuration", ""), (f"{exp.tick.capitalize()}s", ' class="n"'), ("Predicted", ' class="n"'),
+            ("Measured", ' class="n"'), ("Error", ' class="n"'), ("Verdict", ""),
+        )
+    )  # fmt: skip
+    rows = [_segment(exp, found, i, guess if i == 0 else None) for i in range(len(found) - 1, -1, -1)]
+    q = quantity(exp.compared[0])
+    table = (
+        f'<table class="aiinfra-table"><caption>{escape(q.label)} by segment</caption><thead><tr>{head}</tr></thead>'
+    )
+    table += f"<tbody>{''.join(rows[:NEWEST])}</tbody></table>"
+    if len(rows) > NEWEST:
+        older = f'<table class="aiinfra-table"><thead><tr>{head}</tr></thead><tbody>{"".join(rows[NEWEST:])}</tbody></table>'
+        table += (
+            f'<details class="aiinfra-older"><summary>{len(rows) - NEWEST} older segments</summary>{older}</details>'
+        )
+    return table
+
+
+def detail_html(exp: Experiment, found: Sequence[Comparison]) -> str:
+    """Return every compared quantity of the last segment that has settled, and what explains the difference."""
+    settled = [c for c in found if not c.segment.transient]
+    if not settled:
+        need = exp.settle_ticks + exp.min_ticks
+        return _empty(f"The details of a segment appear after its first {need} {exp.tick}s.")
+    last = settled[-1]
+    names = dict.fromkeys((*exp.compared, *exp.parts))
+    rows = "".join(_quantity(r) for r in last.rows if r.quantity in names)
+    head = '<tr><th></th><th class="n">Predicted</th><th class="n">Measured</th><th class="n">Error</th></tr>'
+    title = f"Segment {last.segment.index}: {difference(None, last.segment.spec)}"
+    causes = "".join(f"<li>{escape(c)}</li>" for c in last.causes)
+    refused = f"<p>{escape(last.segment.refused)}</p>" if last.segment.refused and not last.segment.prediction else ""
+    why = f'<div class="aiinfra-why"><b>Why they differ</b><ul>{causes}</ul></div>' if causes else refused
+    return f'<table class="aiinfra-table"><caption>{escape(title)}</caption><thead>{head}</thead><tbody>{rows}</tbody></table>{why}'
+
+
+def _segment(exp: Experiment, found: Sequence[Comparison], i: int, guess: float | None) -> str:
+    c = found[i]
+    s, row = c.segment, c.row(exp.compared[0])
+    what = difference(found[i - 1].segment.spec if i else None, s.spec)
+    verdict = row.verdict if row else "not compared"
+    kind, mark = MARKS[verdict]
+    if s.transient:
+        kind, mark, verdict = "none", "\u2026", "not compared"
+        words = "too short to compare"
+    else:
+        words = verdict if row and row.predicted else "no prediction"
+    own = f'<span class="aiinfra-own">you: {escape(show(exp.compared[0], guess))}</span>' if guess else ""
+    cells = (
+        f"<td>{s.index}</td><td>{escape(what)}</td><td class='n'>{s.first_tick}\u2013{s.first_tick + s.ticks}</td>"
+        f"<td class='n'>{own}{_value(row.predicted if row else None)}</td><td class='n'>{_value(row.measured if row else None)}</td>"
+        f"<td class='n'>{_error(row)}</td><td><span class='aiinfra-verdict aiinfra-verdict-{kind}'>{mark} {escape(words)}</span></td>"
+    )
+    return f"<tr>{cells}</tr>"
+
+
+def _quantity(row: Row) -> str:
+    q = quantity(row.quantity)
+    dot = f'<i class="aiinfra-dot" style="background:var(--aiinfra-{q.part})"></i>' if q.part else ""
+    return (
+        f'<tr><th title="{escape(q.help)}">{dot}{escape(q.label)}</th><td class="n">{_value(row.predicted)}</td>'
+        f'<td class="n">{_value(row.measured)}</td><td class="n">{_error(row)}</td></tr>'
+    )
+
+
+def _value(value: Value | None) -> str:
+    if value is None or value.value is None:
+        return '<span class="aiinfra-none">\u2013</span>'
+    spread = ""
+    if value.low is not None and value.high is not None and value.value:
+        spread = f" title='{escape(show(value.quantity, value.low))} to {escape(show(value.quantity, value.high))}; {escape(value.how)}'"
+    return f"<span{spread}>{escape(show(value.quantity, value.value))}</span>"
+
+
+def _error(row: Row | None) -> str:
+    if row is None or row.relative_error is None:
+        return '<span class="aiinfra-none">\u2013</span>'
+    if abs(row.relative_error) >= 10:
+        return f"{row.relative_error + 1:.3g}\u00d7"
+    return f"{row.relative_error:+.0%}".replace("-", "\u2212")
+
+
+def _empty(text: str) -> str:
+    return f'<p class="aiinfra-empty">{escape(text)}</p>'

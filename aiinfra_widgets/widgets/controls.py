@@ -1,0 +1,183 @@
+"""Controls made from the Spec: one field per knob, with its range, unit and help; a wrong value says so in place."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from html import escape
+from typing import Any
+
+import ipywidgets as ipw
+
+from ..errors import SpecError
+from ..experiment import Knob
+
+#: A range of whole numbers with more values than this is typed, not dragged.
+SLIDER_VALUES = 64
+LIVE_SIGN = "\u25cf"  # a dot behind the label: may change while the run goes on
+
+Changed = Callable[["Field", Any], None]
+
+
+def typed(knob: Knob, value: Any) -> str:
+    """Return `value` as a person would type it, exactly: `4 MiB`, `2 ms`, `0.05`; `Knob.parse` reads it back."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not knob.unit:
+        return f"{value:.12g}" if isinstance(value, float) else str(value)
+    steps = {
+        "B": ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")),
+        "B/s": ((1e9, "GB/s"), (1e6, "MB/s")),
+        "s": ((1.0, "s"), (1e-3, "ms"), (1e-6, "us")),
+    }.get(knob.unit, ())
+    for scale, unit in steps:
+        if value and abs(value) >= scale and float(f"{value / scale:.6g}") * scale == value:
+            return f"{value / scale:.6g} {unit}"
+    return f"{value:.12g}"
+
+
+def steps(low: float, high: float, *values: float, whole: bool) -> list[float]:
+    """Return the stops of a logarithmic slider: powers of two for whole numbers up to 2^16, else 1, 2, 5 per decade.
+
+    Args:
+        low, high: The range; a low end of 0 begins at 0.
+        values: That must be among them.
+        whole: Of a whole number.
+    """
+    start = max(low, 1 if whole else high * 1e-9)
+    if whole and high <= 2**16:
+        stops = [2.0**i for i in range(0, 17)]
+    else:
+        decades = range(math.floor(math.log10(start)), math.ceil(math.log10(high)) + 1)
+        stops = [float(f"{m}e{d}") for d in decades for m in (1, 2, 5)]
+    found = {s for s in stops if low <= s <= high} | {low, high, *values}
+    return [int(s) for s in sorted(found)] if whole else sorted(found)
+
+
+class Field:
+    """One knob as a control with a line for messages.
+
+    Args:
+        knob: What it sets.
+        value: Now.
+        changed: Called with the field and the new value, in the Spec's type, when a person changes it.
+        most: A tighter upper end than the Spec's, such as what this machine takes.
+        marked: Show which fields are live.
+    """
+
+    def __init__(
+        self, knob: Knob, value: Any, changed: Changed, *, most: float | None = None, marked: bool = True
+    ) -> None:
+        self.knob, self._changed = knob, changed
+        self._silent = False
+        self._most = min(x for x in (most, knob.high) if x is not None) if knob.high is not None or most else None
+        self.control = self._make(value)
+        self.control.description = knob.label + (f" {LIVE_SIGN}" if marked and knob.live else "")
+        self.control.tooltip = knob.help + (f" Allowed: {knob.allowed}." if knob.kind != "bool" else "")
+        self.control.add_class("aiinfra-control")
+        self.message = ipw.HTML(layout={"display": "none"})
+        self.message.add_class("aiinfra-message")
+        self.control.observe(self._moved, "value")
+        self.widget = ipw.VBox([self.control, self.message])
+        self.widget.add_class("aiinfra-field")
+
+    def _make(self, value: Any) -> ipw.Widget:
+        k, low, high = self.knob, self.knob.low, self._most
+        late = {"continuous_update": False}
+        if k.kind == "bool":
+            return ipw.Checkbox(value=value, indent=False)
+        if k.kind == "choice":
+            return ipw.Dropdown(options=list(k.choices), value=value)
+        bounded = k.kind in {"int", "float"} and low is not None and high is not None
+        if bounded and k.log and not k.unit:
+            stops = steps(low, high, value, whole=k.kind == "int")  # type: ignore[arg-type]
+            return ipw.SelectionSlider(
+                options=[(f"{s:g}" if s < 1e6 else f"{s:.0e}", s) for s in stops], value=value, **late
+            )
+        if bounded and k.kind == "int" and high - low <= SLIDER_VALUES:  # type: ignore[operator]
+            return ipw.IntSlider(min=int(low), max=max(int(high), value), value=value, step=int(k.step or 1), **late)  # type: ignore[arg-type]
+        if bounded and k.kind == "float" and not k.unit:
+            step = k.step or 10.0 ** math.floor(math.log10((high - low) / 50))  # type: ignore[operator]
+            return ipw.FloatSlider(min=low, max=high, value=value, step=step, readout_format=".3g", **late)
+        return ipw.Text(value=typed(k, value), **late)
+
+    @property
+    def is_text(self) -> bool:
+        """Whether the value is typed."""
+        return isinstance(self.control, ipw.Text)
+
+    def value(self) -> Any:
+        """Return the value in the Spec's type.
+
+        Raises:
+            SpecError: What was typed cannot be read.
+        """
+        return self.knob.parse(self.control.value) if self.is_text else self.control.value
+
+    def set(self, value: Any) -> None:
+        """Show `value` without telling anybody."""
+        shown = typed(self.knob, value) if self.is_text else value
+        if self.control.value == shown:
+            return
+        self._silent = True
+        try:
+            if isinstance(self.control, ipw.SelectionSlider) and value not in [v for _, v in self.control.options]:
+                self.control.options = sorted([*self.control.options, (f"{value:g}", value)], key=lambda o: float(o[1]))
+            if isinstance(self.control, ipw.IntSlider) and value > self.control.max:
+                self.control.max = value
+            self.control.value = shown
+        finally:
+            self._silent = False
+
+    def say(self, text: str, kind: str = "") -> None:
+        """Show a message under the control; kind is "", "wait", "good" or "bad"."""
+        html = f'<span class="aiinfra-say aiinfra-say-{kind}" role="status">{escape(text)}</span>' if text else ""
+        if self.message.value != html:
+            self.message.value = html
+            self.message.layout.display = "" if text else "none"
+
+    def lock(self, locked: bool) -> None:
+        """Make it read-only, or give it back."""
+        self.control.disabled = locked
+
+    def _moved(self, _: Any) -> None:
+        if self._silent:
+            return
+        try:
+            value = self.value()
+        except SpecError as error:
+            self.say(plain_reason(self.knob.name, str(error)), "bad")
+            return
+        self.say("")
+        self._changed(self, value)
+
+
+def plain_reason(name: str, text: str) -> str:
+    """Return an error's text without the field's own name before it, since it stands under the field."""
+    lines = [line.removeprefix(f"{name}: ") for line in text.splitlines() if line.strip()]
+    return "; ".join(lines)
+
+
+def blame(fields: Mapping[str, Field], text: str) -> str:
+    """Show each line of a SpecError under the field that it names; return the lines that name none."""
+    rest = []
+    for line in text.splitlines():
+        name = line.partition(":")[0]
+        if name in fields:
+            fields[name].say(plain_reason(name, line), "bad")
+        else:
+            rest.append(line)
+    return "\n".join(rest)
+
+
+def grouped(fields: Mapping[str, Field]) -> ipw.Widget:
+    """Return folded groups of fields, by the knobs' headings."""
+    groups: dict[str, list[ipw.Widget]] = {}
+    for field in fields.values():
+        groups.setdefault(field.knob.group or "More", []).append(field.widget)
+    boxes = []
+    for members in groups.values():
+        box = ipw.VBox(members)
+        box.add_class("aiinfra-group")
+        boxes.append(box)
+    fold = ipw.Accordion(children=boxes, titles=tuple(groups), selected_index=None)
+    fold.add_class("aiinfra-fold")
+    return fold

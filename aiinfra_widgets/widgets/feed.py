@@ -1,0 +1,282 @@
+"""From a growing run to its figures: each look sends only what is new, in a bounded number of points.
+
+The same feed fills live figures (a `Live`) and figures of a report (a `Still`), so both show the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+from bokeh.models import ColumnDataSource
+
+from ..comparison import scaling_points
+from ..experiment import Experiment
+from ..machine.profile import Machine
+from ..quantities import QUANTITIES, Value, quantity, show
+from ..runs.reader import RunReader, Segment
+from . import plotdata
+from .figures import (
+    Axis,
+    Chart,
+    Columns,
+    axis_of,
+    bars_chart,
+    falls_by_orders,
+    parts_chart,
+    scaling_chart,
+    series_chart,
+)
+from .series import Thinned, upper
+from .state import Look
+
+#: Points of a derived quantity that one look may add: `Experiment.derive` is called for each.
+DERIVED_POINTS = 40
+SCALING = ("speedup", "efficiency_frac")
+
+
+class Sink(Protocol):
+    """Where columns go."""
+
+    def put(self, chart: str, source: str, columns: Columns, *, seen: bool | None = None) -> None:
+        """Replace a source."""
+
+    def append(self, chart: str, source: str, columns: Columns, whole: Columns) -> None:
+        """Add to a source."""
+
+    def span(self, chart: str, low: float, high: float) -> None:
+        """Set a y range (of `bars`: the x range)."""
+
+    def say(self, chart: str, text: str) -> None:
+        """Describe a chart in words."""
+
+
+class Still:
+    """A sink that keeps the columns, for a figure that does not move."""
+
+    def __init__(self) -> None:
+        self.data: dict[str, dict[str, Columns]] = {}
+        self.words: dict[str, str] = {}
+
+    def put(self, chart: str, source: str, columns: Columns, *, seen: bool | None = None) -> None:
+        """Replace a source."""
+        self.data.setdefault(chart, {})[source] = columns
+
+    def append(self, chart: str, source: str, columns: Columns, whole: Columns) -> None:
+        """Keep the whole."""
+        self.put(chart, source, whole)
+
+    def span(self, chart: str, low: float, high: float) -> None:
+        """Keep a range."""
+        self.put(chart, "span", {"start": low, "end": high})
+
+    def say(self, chart: str, text: str) -> None:
+        """Keep the words."""
+        self.words[chart] = text
+
+
+class Shown:
+    """Which charts an experiment has, and in which units; knows no run."""
+
+    def __init__(self, exp: Experiment, typical: Mapping[str, float] | None = None) -> None:
+        self.exp = exp
+        self.total = exp.compared[0] if exp.parts else ""
+        self.series = tuple(n for n in exp.live_series if n != self.total)
+        self.axes = {
+            n: axis_of(n, (typical or {}).get(n)) for n in (*self.series, *([self.total] if self.total else []))
+        }
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every chart of this experiment."""
+        curve = SCALING if self.exp.curve else ()
+        return (*(("parts",) if self.total else ()), *self.series, *curve, *(("bars",) if self.total else ()))
+
+    def chart(self, name: str, data: Mapping[str, Columns] | None = None) -> Chart:
+        """Build one chart, empty or from its sources.
+
+        Raises:
+            KeyError: No such chart; see `names`.
+        """
+        data, tick = data or {}, self.exp.tick
+        if name == "parts" and self.total:
+            return parts_chart(self.total, self.exp.parts, tick, data, self.axes[self.total])
+        if name == "bars" and self.total:
+            return bars_chart(self.total, data, self.axes[self.total])
+        if name in SCALING and self.exp.curve:
+            swept = self.exp.spec.knobs()[self.exp.curve[0]].label
+            return scaling_chart(name, swept, data)
+        if name in self.series:
+            return series_chart(name, tick, data, self.axes[name], _companion(name))
+        raise KeyError(name)
+
+
+class Feed:
+    """Follows one run and keeps the charts of one sink up to date.
+
+    Args:
+        shown: The charts and their units.
+        sink: Where columns go.
+        machine: For the sweep of the scaling plot.
+    """
+
+    def __init__(self, shown: Shown, sink: Sink, machine: Machine) -> None:
+        self.shown, self.sink, self.exp = shown, sink, shown.exp
+        self._reader: RunReader | None = None
+        self._begin(machine)
+
+    def _begin(self, machine: Machine) -> None:
+        self.scaling = plotdata.Scaling(self.exp, machine)
+        self._seen_rows = self._seen_events = 0
+        self._seen_summary: Any = None
+        self._last_tick = 0.0
+        names = ("tick", self.shown.total, *self.exp.parts)
+        self._parts = Thinned(names) if self.shown.total else None
+        self._series = {n: Thinned(("tick", "value")) for n in self.shown.series}
+
+    def follow(self, reader: RunReader, look: Look) -> None:
+        """Pull from `reader`; where it is another one than before, empty every chart first.
+
+        Args:
+            reader: Polled by the caller, who holds the lock.
+            look: The snapshot of the same moment.
+        """
+        if self._reader is not None and reader is not self._reader:
+            for name in self.shown.names:
+                for src in self.shown.chart(name).figure.select({"type": ColumnDataSource}):
+                    self.sink.put(name, src.name, {k: np.array([]) for k in src.data}, seen=False)
+        if reader is not self._reader:
+            self._reader = reader
+            self._begin(reader.machine)
+        self.pull(reader, look)
+
+    def pull(self, reader: RunReader, look: Look) -> None:
+        """Send what is new since the last call.
+
+        Args:
+            reader: Polled by the caller, who holds the lock.
+            look: The snapshot of the same moment.
+        """
+        ticks = reader.ticks
+        rows = ticks.iloc[self._seen_rows :]
+        self._seen_rows = len(ticks)
+        if len(rows):
+            self._rows(rows, look.segments)
+        summary = [(s.index, s.ticks, s.transient) for s in look.segments]
+        if len(rows) or summary != self._seen_summary:
+            self._overlays(look.segments)
+        if len(reader.events) != self._seen_events:
+            self._seen_events = len(reader.events)
+            self._moments(reader.events)
+        if summary != self._seen_summary:
+            self._seen_summary = summary
+            self._compared(look)
+
+    # --- over ticks ---------------------------------------------------------------------------------------------
+    def _rows(self, rows: Any, segments: Iterable[Segment]) -> None:
+        first, again = float(rows["tick"].min()), False
+        if first <= self._last_tick:  # resumed from a checkpoint: what follows it was done again
+            for series in (*self._series.values(), *([self._parts] if self._parts else [])):
+                again |= series.cut(first)
+        self._last_tick = float(rows["tick"].iloc[-1])
+        if self._parts is not None:
+            axis = self.shown.axes[self.shown.total]
+            columns = {n: rows[n].to_numpy(float) * axis.factor for n in self._parts.names if n != "tick" and n in rows}
+            columns = {"tick": rows["tick"].to_numpy(float), **columns}
+            for part in self.exp.parts:  # a part that is not measured leaves no hole in the stack
+                columns[part] = np.nan_to_num(columns.get(part, np.zeros(len(rows))))
+            self._send("parts", self._parts, columns, again)
+        specs = {s.index: s for s in segments}
+        for name, series in self._series.items():
+            axis = self.shown.axes[name]
+            if name in rows:
+                columns = {"tick": rows["tick"].to_numpy(float), "value": rows[name].to_numpy(float) * axis.factor}
+            else:
+                columns = self._derived(name, rows, specs, axis)
+            if len(columns["tick"]):
+                self._send(name, series, columns, again)
+
+    def _send(self, chart: str, series: Thinned, columns: Mapping[str, Any], again: bool) -> None:
+        before = len(series)
+        added = series.extend(columns)
+        whole = series.columns()
+        if added is None or again or (added and not before):
+            self.sink.put(chart, "series", whole, seen=True)
+        elif added:
+            self.sink.append(chart, "series", series.columns(added), whole)
+        values = whole[series.names[1]]
+        if chart in QUANTITIES and falls_by_orders(chart):
+            good = values[np.isfinite(values) & (values > 0)]
+            if good.size:
+                self.sink.span(chart, float(f"{good.min() / 1.6:.1g}"), float(f"{good.max() * 1.6:.1g}"))
+        elif (top := upper(values)) is not None:
+            self.sink.span(chart, 0.0, float(f"{top:.2g}"))
+
+    def _derived(self, name: str, rows: Any, segments: Mapping[int, Segment], axis: Axis) -> dict[str, Any]:
+        """Ask the experiment for a quantity that no node reports, over stretches of a few ticks."""
+        found: list[tuple[float, float]] = []
+        columns = [c for c in rows.columns if c in QUANTITIES]
+        for index, mine in rows.groupby("segment", sort=True):
+            if (segment := segments.get(int(index))) is None:
+                continue
+            for piece in np.array_split(np.arange(len(mine)), min(len(mine), DERIVED_POINTS)):
+                part = mine.iloc[piece]
+                medians = part[columns].median()
+                values = {c: Value(c, float(medians[c]), method="measured") for c in columns if np.isfinite(medians[c])}
+                elapsed = float(part[self.shown.total].sum()) if self.shown.total in part else 0.0
+                value = self.exp.derive(segment.spec, self.scaling.machine, values, elapsed).get(name)
+                if value is not None and value.value is not None:
+                    found.append((float(part["tick"].iloc[-1]), float(value.value) * axis.factor))
+        table = np.array(found, float).reshape(-1, 2)
+        return {"tick": table[:, 0], "value": table[:, 1]}
+
+    def _overlays(self, segments: Any) -> None:
+        for name in (*(["parts"] if self.shown.total else []), *self.shown.series):
+            of = self.shown.total if name == "parts" else name
+            predicted = plotdata.predicted(segments, of, self.shown.axes[of], self._last_tick)
+            self.sink.put(name, "predicted", predicted)
+            self.sink.put(name, "marks", plotdata.marks(segments, self._last_tick))
+
+    def _moments(self, events: Any) -> None:
+        for name in self.shown.series:
+            extra = _companion(name)
+            if extra and any(extra in e for e in events):
+                self.sink.put(name, "extra", plotdata.moments(events, extra, self.shown.axes[name]), seen=True)
+
+    # --- comparison ---------------------------------------------------------------------------------------------
+    def _compared(self, look: Look) -> None:
+        settled = [c for c in look.comparisons if not c.segment.transient]
+        last = settled[-1] if settled else None
+        if self.shown.total:
+            columns = plotdata.bars(last, self.exp.parts, self.shown.axes[self.shown.total])
+            self.sink.put("bars", "bars", columns, seen=bool(len(columns["row"])))
+            if len(columns["row"]):
+                self.sink.span("bars", 0.0, float(np.max(columns["right"])) * 1.05)
+            if last and (row := last.row(self.shown.total)):
+                self.sink.say("bars", row.text)
+                self.sink.say("parts", row.text)
+        if self.exp.curve and look.spec is not None:
+            points = scaling_points(self.exp, list(look.segments))
+            for name, sources in self.scaling.sources(look.spec, points).items():
+                span = sources.pop("span")
+                seen = bool(len(sources["points"]["at"])) or "model" in sources
+                for src, columns in sources.items():
+                    self.sink.put(name, src, columns, seen=seen)
+                self.sink.span(name, float(span["start"]), float(span["end"]))
+                self.sink.say(name, _scaling_words(name, sources["points"]))
+
+
+def _companion(name: str) -> str:
+    """Return the quantity of special moments that belongs on the chart of `name`, or ""."""
+    return next((q for q in QUANTITIES if plotdata.is_beside(q, name)), "")
+
+
+def _scaling_words(name: str, points: Columns) -> str:
+    factor = axis_of(name).factor
+    said = [f"{show(name, v / factor)} at {int(a)}" for a, v in zip(points["at"], points["value"], strict=True)]
+    return (
+        f"{quantity(name).label}: measured {', '.join(said)}"
+        if said
+        else f"{quantity(name).label}: nothing measured yet"
+    )

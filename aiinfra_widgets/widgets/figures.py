@@ -1,0 +1,273 @@
+"""Every figure of the lab, as pure functions from plain data to Bokeh. The notebook feeds them live, a report embeds them.
+
+A chart's data sources have names; a live view replaces or extends them by name, so no figure is defined twice. Numbers in
+a source are in the unit of its axis (`Axis` converts), hover shows each with its unit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from bokeh.models import ColumnDataSource, FixedTicker, HoverTool, LabelSet, Legend, LegendItem, Range1d, Whisker
+from bokeh.plotting import figure
+
+from ..quantities import quantity
+from .theme import INK, INK_TAG, MEASURED, PAPER_TAG, PREDICTED, dress, part_colour
+
+Columns = Mapping[str, Any]
+TOOLS = "xpan,box_zoom,reset,save"
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """A figure with what surrounds it.
+
+    Attributes:
+        name: In the live view and in `Lab.figure(name)`.
+        figure: Bokeh.
+        empty: What stands there while it has no data: what to do to see some.
+        label: What a screen reader says.
+        axes: How to convert the base units of each quantity that is drawn.
+    """
+
+    name: str
+    figure: Any
+    empty: str
+    label: str
+    axes: Mapping[str, Axis]
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """How one quantity is drawn: base units times `factor` are `unit`."""
+
+    factor: float
+    unit: str
+
+    def label(self, text: str) -> str:
+        """`Step time (ms)`."""
+        return f"{text} ({self.unit})" if self.unit else text
+
+
+def axis_of(name: str, typical: float | None = None) -> Axis:
+    """Return the unit in which to draw quantity `name` when it is about `typical` (base units; None: unknown)."""
+    unit = quantity(name).unit
+    if unit == "s":
+        if typical is not None and typical >= 2:
+            return Axis(1.0, "s")
+        return Axis(1e6, "µs") if typical is not None and 0 < typical < 2e-4 else Axis(1e3, "ms")
+    return {"frac": Axis(100.0, "%"), "B": Axis(2.0**-20, "MiB"), "1": Axis(1.0, ""), "x": Axis(1.0, "×")}.get(
+        unit, Axis(1.0, unit)
+    )
+
+
+def falls_by_orders(name: str) -> bool:
+    """Whether quantity `name` is drawn on a logarithmic axis: a plain number that should fall, such as a loss."""
+    q = quantity(name)
+    return q.unit == "1" and q.better == "lower"
+
+
+def source(data: Mapping[str, Columns], name: str, columns: Sequence[str]) -> ColumnDataSource:
+    """Return the data source `name`, empty where `data` has none."""
+    given = data.get(name, {})
+    return ColumnDataSource(data={c: given.get(c, []) for c in columns}, name=name)
+
+
+PREDICTED_COLUMNS = ("left", "right", "value", "low", "high")
+MARK_COLUMNS = ("tick", "text")
+
+
+def _canvas(title: str, height: int, **more: Any) -> Any:
+    return figure(
+        title=title, height=height, sizing_mode="stretch_width", tools=TOOLS, active_drag=None, min_width=120, **more
+    )
+
+
+def _follow(data: Mapping[str, Columns], start: float, end: float) -> Range1d:
+    span = data.get("span", {})
+    return Range1d(span.get("start", start), span.get("end", end), name="follow")
+
+
+def _predicted(fig: Any, data: Mapping[str, Columns]) -> list[Any]:
+    """Draw the prediction of each segment: its band, and its line over it."""
+    src = source(data, "predicted", PREDICTED_COLUMNS)
+    band = fig.quad("left", "right", "high", "low", source=src, fill_color=PREDICTED, fill_alpha=0.18, line_color=None)
+    line = fig.segment("left", "value", "right", "value", source=src, line_color=PREDICTED, line_width=2.5)
+    return [line, band]
+
+
+def _marks(fig: Any, data: Mapping[str, Columns]) -> None:
+    """Draw where segments begin, with what changed there."""
+    src = source(data, "marks", MARK_COLUMNS)
+    lines = fig.vspan("tick", source=src, line_color=INK, line_dash="4 4", line_alpha=0.8)
+    lines.glyph.tags = [INK_TAG]
+    fig.add_layout(
+        LabelSet(
+            x="tick", y=4, y_units="screen", text="text", source=src, text_font_size="11px", text_color=INK,
+            x_offset=4, text_baseline="bottom",
+        )
+    )  # fmt: skip
+
+
+def parts_chart(total: str, parts: Sequence[str], tick: str, data: Mapping[str, Columns], axis: Axis) -> Chart:
+    """Draw a tick's time split into its parts, stacked over ticks, with the prediction as line and band.
+
+    Args:
+        total: The quantity that the parts add up to.
+        parts: Quantities, drawn from the bottom up.
+        tick: What one tick is called.
+        data: Sources `series` (tick, total, each part), `predicted`, `marks`, and `span` (start, end) of the y axis.
+        axis: Of all of them.
+    """
+    q = quantity(total)
+    fig = _canvas(q.label + ", split into its parts", 250, y_range=_follow(data, 0, 10))
+    src = source(data, "series", ("tick", total, *parts))
+    areas = fig.varea_stack(list(parts), x="tick", source=src, color=[part_colour(quantity(p).part) for p in parts])
+    line = fig.line("tick", total, source=src, line_color=INK, line_width=1.2)
+    line.glyph.tags = [INK_TAG]
+    predicted = _predicted(fig, data)
+    _marks(fig, data)
+    rows = [(quantity(p).label, f"@{p}{{0.[000]}} {axis.unit}") for p in reversed(parts)]
+    tips = [(tick.capitalize(), "@tick{0}"), (q.label, f"@{total}{{0.[000]}} {axis.unit}"), *rows]
+    fig.add_tools(HoverTool(renderers=[line], mode="vline", tooltips=tips))
+    items = [
+        LegendItem(label="Predicted", renderers=predicted),
+        LegendItem(label=f"Measured, {q.label}", renderers=[line]),
+    ]
+    named = zip(parts, areas, strict=True)
+    items += [LegendItem(label=quantity(p).label, renderers=[a]) for p, a in reversed(list(named))]
+    fig.add_layout(Legend(items=items), "right")
+    fig.xaxis.axis_label, fig.yaxis.axis_label = tick.capitalize(), axis.label(q.label)
+    return Chart(
+        "parts",
+        dress(fig),
+        f"The parts of each {tick} appear here, as it runs.",
+        f"{q.label} over {tick}s",
+        {total: axis},
+    )
+
+
+def series_chart(name: str, tick: str, data: Mapping[str, Columns], axis: Axis, extra: str = "") -> Chart:
+    """Draw one quantity over ticks, with its prediction where there is one.
+
+    Args:
+        name: The quantity, which is also the chart's name.
+        tick: What one tick is called.
+        data: Sources `series` (tick, value), `extra` (tick, value), `predicted`, `marks`, and `span`.
+        axis: Of all of them.
+        extra: A quantity in the same unit that is known at a few ticks only (held-out loss); drawn as points.
+    """
+    q = quantity(name)
+    log = falls_by_orders(name)
+    more = {"y_axis_type": "log"} if log else {}
+    fig = _canvas(q.label, 190, y_range=_follow(data, 0.01 if log else 0, 10 if log else 1), **more)
+    line = fig.line(
+        "tick", "value", source=source(data, "series", ("tick", "value")), line_color=MEASURED, line_width=1.6
+    )
+    _predicted(fig, data)
+    _marks(fig, data)
+    value = f"@value{{0.[0000]}} {axis.unit}".rstrip()
+    place = (tick.capitalize(), "@tick{0}")
+    fig.add_tools(HoverTool(renderers=[line], mode="vline", tooltips=[place, (q.label, value)]))
+    if extra:
+        dots = fig.scatter(
+            "tick", "value", source=source(data, "extra", ("tick", "value")), size=6, fill_color=MEASURED,
+            line_color="white", line_width=1,
+        )  # fmt: skip
+        dots.glyph.tags = [PAPER_TAG]
+        fig.add_tools(HoverTool(renderers=[dots], tooltips=[place, (quantity(extra).label, value)]))
+        fig.title.text = f"{q.label} (line) and {quantity(extra).label.lower()} (points)"
+    fig.xaxis.axis_label, fig.yaxis.axis_label = tick.capitalize(), axis.label(q.label)
+    fig.yaxis.ticker.desired_num_ticks = 4
+    return Chart(name, dress(fig), f"{q.label} appears here, as it runs.", f"{q.label} over {tick}s", {name: axis})
+
+
+POINT_COLUMNS = ("at", "value", "low", "high", "text")
+CURVE_COLUMNS = ("at", "value", "low", "high")
+
+
+def scaling_chart(name: str, swept: str, data: Mapping[str, Columns]) -> Chart:
+    """Draw how the job scales: reference curves dashed, the calibrated model with its band, measured points with whiskers.
+
+    Args:
+        name: "speedup" or "efficiency_frac".
+        swept: What the x axis is called.
+        data: Sources `model` (at, value, low, high), `references` (at, value; NaN between two curves),
+            `reference_names` (at, value, text), `points` (at, value, low, high, text); in the axis' unit.
+    """
+    q, axis = quantity(name), axis_of(name)
+    fig = _canvas(q.label, 260, y_range=_follow(data, 0, 4 if name == "speedup" else 125))
+    references = fig.line(
+        "at",
+        "value",
+        source=source(data, "references", ("at", "value")),
+        line_color=INK,
+        line_dash="5 4",
+        line_width=1.2,
+    )
+    references.glyph.tags = [INK_TAG]
+    fig.add_layout(
+        LabelSet(
+            x="at", y="value", text="text", source=source(data, "reference_names", ("at", "value", "text")),
+            text_font_size="11px", text_color=INK, text_align="right", x_offset=-4, y_offset=3,
+        )
+    )  # fmt: skip
+    model = source(data, "model", CURVE_COLUMNS)
+    band = fig.varea("at", "low", "high", source=model, fill_color=PREDICTED, fill_alpha=0.18)
+    line = fig.line("at", "value", source=model, line_color=PREDICTED, line_width=2.5)
+    points = source(data, "points", POINT_COLUMNS)
+    bars = Whisker(base="at", lower="low", upper="high", source=points, line_color=MEASURED, line_width=1.5)
+    bars.upper_head.size = bars.lower_head.size = 8
+    bars.upper_head.line_color = bars.lower_head.line_color = MEASURED
+    fig.add_layout(bars)
+    dots = fig.scatter("at", "value", source=points, size=9, fill_color=MEASURED, line_color="white", line_width=1)
+    dots.glyph.tags = [PAPER_TAG]
+    unit = axis.unit
+    fig.add_tools(
+        HoverTool(renderers=[dots], tooltips=[("Measured", f"@value{{0.00}} {unit}"), ("", "@text")]),
+        HoverTool(renderers=[line], mode="vline", tooltips=[(swept, "@at{0}"), ("Model", f"@value{{0.00}} {unit}")]),
+    )
+    items = [("Measured", [dots]), ("Model, with its band", [line, band]), ("Reference", [references])]
+    fig.add_layout(
+        Legend(items=[LegendItem(label=t, renderers=r) for t, r in items], orientation="horizontal"), "above"
+    )
+    fig.xaxis.axis_label, fig.yaxis.axis_label = swept, axis.label(q.label)
+    fig.xaxis.ticker.min_interval = 1
+    fig.yaxis.ticker.desired_num_ticks = 5
+    return Chart(
+        name, dress(fig), f"{q.label} needs a segment that has settled.", f"{q.label} over {swept}", {name: axis}
+    )
+
+
+BAR_COLUMNS = ("row", "left", "right", "colour", "part", "shown")
+
+
+def bars_chart(total: str, data: Mapping[str, Columns], axis: Axis) -> Chart:
+    """Draw the parts of a tick side by side: one bar as predicted, one as measured.
+
+    Args:
+        total: The quantity that the parts add up to.
+        data: Source `bars` (row 1 predicted, row 0 measured; left and right end in the axis' unit; colour; part; shown).
+        axis: Of the bars.
+    """
+    q = quantity(total)
+    fig = _canvas(f"{q.label}: where it goes", 260, y_range=Range1d(-0.6, 1.6), x_range=_bars_range(data))
+    bars = fig.hbar(
+        y="row", left="left", right="right", height=0.62, source=source(data, "bars", BAR_COLUMNS),
+        fill_color="colour", line_color="white", line_width=1,
+    )  # fmt: skip
+    bars.glyph.tags = [PAPER_TAG]
+    fig.add_tools(HoverTool(renderers=[bars], tooltips=[("", "@part"), ("", "@shown")]))
+    fig.yaxis.ticker = FixedTicker(ticks=[0, 1])
+    fig.yaxis.major_label_overrides = {0: "Measured", 1: "Predicted"}
+    fig.ygrid.grid_line_color = None
+    fig.xaxis.axis_label = axis.label(q.label)
+    return Chart("bars", dress(fig), "Predicted and measured parts appear here.", f"Parts of {q.label}", {total: axis})
+
+
+def _bars_range(data: Mapping[str, Columns]) -> Range1d:
+    right = np.asarray(data.get("bars", {}).get("right", []), dtype=float)
+    return Range1d(0, float(right.max()) * 1.05 if right.size else 10.0, name="follow")

@@ -1,0 +1,98 @@
+"""The words at the top of a lab: what state it is in, and what to do next. Pure HTML and text."""
+
+from __future__ import annotations
+
+from html import escape
+
+from ..experiment import Experiment
+from ..quantities import Prediction, quantity, show
+from .state import Look
+
+#: By state: (class, sign). The sign says it without colour.
+CHIPS = {
+    "setup": ("calm", "\u25cb"), "ready": ("calm", "\u25cf"), "new": ("calm", "\u25cb"), "starting": ("busy", "\u25d4"),
+    "running": ("good", "\u25b6"), "paused": ("calm", "\u2016"), "stalled": ("warn", "!"), "degraded": ("warn", "!"),
+    "done": ("good", "\u2713"), "stopped": ("calm", "\u25a0"), "failed": ("bad", "\u2715"), "interrupted": ("warn", "!"),
+}  # fmt: skip
+
+
+def state_word(look: Look) -> str:
+    """Return one word for what is going on."""
+    if look.status is None:
+        return "ready" if look.phase == "committed" else "setup"
+    return look.status.state
+
+
+def next_step(exp: Experiment, look: Look) -> str:
+    """Return what a person should do now, in one sentence."""
+    word = state_word(look)
+    if word == "running":
+        live = [k.label for k in exp.spec.knobs().values() if k.live][:2]
+        return f"Change {' or '.join(live)} while it runs, and watch where the time goes."
+    said = {
+        "setup": "Choose a setup, write down what you expect, and commit.",
+        "ready": "Press Run.",
+        "new": "The run is being handed to the ranks.",
+        "starting": "The ranks are coming up; the first time takes some seconds.",
+        "paused": "Every node waits. Press Resume to go on.",
+        "done": "Compare below. Start over to try another setup.",
+        "stopped": "Compare below. Resume it, or start over with another setup.",
+        "stalled": "Wait, or press Stop.",
+        "degraded": "It goes on with fewer nodes; add some, or press Stop.",
+    }.get(word)
+    if said:
+        return said
+    return (
+        "Press Resume to go on from the last checkpoint." if look.can_resume else "Nothing to resume from; start over."
+    )
+
+
+def header_html(exp: Experiment, look: Look, problem: str = "") -> str:
+    """Return title, chip, message, next step, and a problem if there is one."""
+    word = state_word(look)
+    kind, sign = CHIPS.get(word, ("calm", "\u25cb"))
+    name = {"setup": "not started", "ready": "ready to run"}.get(word, word)
+    message = look.status.message if look.status else ""
+    if look.status and look.status.state == "failed" and look.traceback:
+        message = "a node failed"
+    note = f'<p class="aiinfra-note">{escape(look.note)}</p>' if look.note else ""
+    bad = f'<div class="aiinfra-problem" role="alert">{escape(problem)}</div>' if problem else ""
+    return (
+        f'<div class="aiinfra-title"><h2>{escape(exp.title)}</h2>'
+        f'<span class="aiinfra-chip aiinfra-chip-{kind}" role="status">{sign} {escape(name)}</span>'
+        f'<span class="aiinfra-says">{escape(message)}</span></div>'
+        f'<p class="aiinfra-next"><b>Next</b> {escape(next_step(exp, look))}</p>{note}{bad}'
+    )
+
+
+def failure_html(look: Look) -> str:
+    """Return the message and the traceback of the node that failed, or ""."""
+    if not look.traceback or look.status is None:
+        return ""
+    lines = [f"<p><b>{escape(look.status.message)}</b></p>", f"<pre>{escape(look.traceback)}</pre>"]
+    return f'<div class="aiinfra-failure" role="alert">{"".join(lines)}</div>'
+
+
+def reveal_html(exp: Experiment, guess: float | None, prediction: Prediction | None, refused: str) -> str:
+    """Return the learner's number beside the model's, with its band and provenance, or why the model says nothing."""
+    name = exp.compared[0]
+    q = quantity(name)
+    own = f'<div class="aiinfra-big"><span>You</span><b>{escape(show(name, guess))}</b></div>' if guess else ""
+    if prediction is None:
+        return f'{own}<div class="aiinfra-big"><span>Model</span><b class="aiinfra-none">no prediction</b></div>{refusal_html(refused)}'
+    value = prediction.values[name]
+    band = ""
+    if value.low is not None and value.high is not None:
+        band = f"<small>{escape(show(name, value.low))} to {escape(show(name, value.high))}</small>"
+    notes = "".join(f'<p class="aiinfra-note">{escape(n)}</p>' for n in prediction.notes)
+    tag = f'<span class="aiinfra-tag" title="{escape(value.how)}">{escape(value.method)}</span>'
+    return f'{own}<div class="aiinfra-big"><span>Model</span><b>{escape(show(name, value.value))}</b>{band}{tag}</div>{notes}<!--{q.name}-->'
+
+
+def refusal_html(refused: str) -> str:
+    """Return why there is no prediction and what to do, calmly: the run itself needs none."""
+    if "calibrate" in refused:
+        what = "This machine was not measured yet. Type <code>aiinfra calibrate</code> in a terminal (one minute), then start over."
+    else:
+        what = escape(refused)
+    return f'<p class="aiinfra-note">{what} You can run without it: the measurement does not need it.</p>'

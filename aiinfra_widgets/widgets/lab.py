@@ -1,0 +1,353 @@
+"""`Lab("training")`: predict, run, change and compare, on one screen or in a script.
+
+In a notebook the cell shows the screen and a thread follows the run. Headless (AIINFRA_HEADLESS=1, or no notebook at all)
+there is no widget and no thread: `run`, `set`, `wait` do the same, and what is displayed are tables and offline figures.
+
+What happens to a run when its kernel ends: the ranks never depend on the kernel. A run that goes on when a notebook's kernel
+ends - killed, crashed, restarted or shut down; Python's exit handlers cannot tell these apart - has a grace of 60 s in
+which a new kernel takes it over by making a Lab; then it is checkpointed and ended. So at exit the pool is closed only when
+no run goes on (its ranks would idle for nothing), or headless, where nobody will come back.
+"""
+
+from __future__ import annotations
+
+import atexit
+import threading
+import time
+import weakref
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from ..comparison import Comparison, compare
+from ..errors import ControlError, LabError, UnknownNameError, near
+from ..launch.schedule import ask_all, parse_changes, room_for
+from ..runs.reader import Segment
+from ..runs.status import Status
+from ..summary import FORMAT, summary
+from .compare import comparison_html, detail_html
+from .feed import Feed, Shown, Still
+from .live import bundle, headless
+from .meters import meters_html
+from .state import LabState, Look
+
+#: Seconds between two looks at a run that is watched.
+LOOK_S = 0.1
+#: The newest Lab of each experiment in this kernel; an older one stops following when its cell is run again.
+_newest: weakref.WeakValueDictionary[str, Lab] = weakref.WeakValueDictionary()
+
+
+class Lab:
+    """A lab on one experiment.
+
+    Args:
+        name: Of the experiment; see `aiinfra doctor` for those there are.
+        values: Spec fields; those that are named here are shown first, the others are folded.
+
+    Raises:
+        UnknownNameError: No such experiment; near matches are named.
+        SpecError: A value that is not allowed.
+    """
+
+    def __init__(self, name: str, /, **values: Any) -> None:
+        self.headless = headless()
+        self.state = LabState(name, values, watched=not self.headless)
+        self._primary = list(values)
+        self._screen: Any = None
+        self._follower: _Follower | None = None
+        self._ended = threading.Event()
+        if not self.headless:
+            old = _newest.get(name)
+            if old is not None:
+                old._unfollow()
+            _newest[name] = self
+            if self.state.attach():
+                self._follow()
+        atexit.register(_at_exit, weakref.ref(self))
+
+    # --- what a person or a script does -------------------------------------------------------------------------
+    def commit(self, value: float) -> None:
+        """Commit to your own prediction, before the model's is revealed; it is kept in the ledger.
+
+        Args:
+            value: Of the experiment's main quantity (for training: the step time), in base units (seconds).
+        """
+        self.state.commit(value)
+        self._redraw()
+
+    def run(self, changes: Iterable[str] = (), *, room: int | None = None, note: str = "") -> None:
+        """Start the run and return at once; `wait` waits for its end.
+
+        Args:
+            changes: Written down beforehand: "step=300 nodes=2", "step=500 pause".
+            room: Ranks to hold, so that the node count grows without a relaunch.
+            note: Kept with the run.
+        """
+        spec, script = self.state.spec, []
+        if texts := list(changes):
+            script = parse_changes(self.state.experiment, spec, texts)
+            room = room_for(spec, script, room)
+        reader = self.state.run(room=room, note=note)
+        self._ended.clear()
+        self._follow()
+        ask_all(self.state.session, reader, script)
+
+    def set(self, **changes: Any) -> None:
+        """Change live fields of the run that goes on: `lab.set(nodes=2)`. The answer is shown, and in `results()`."""
+        self.state.ask(changes)
+
+    def act(self, verb: str, **arguments: Any) -> None:
+        """Do something to the run: `lab.act("checkpoint")`, "pause", "resume", or a verb of the experiment."""
+        self.state.ask(verb=verb, **arguments)
+
+    def stop(self) -> Status | None:
+        """Stop the run after this tick, and wait until it has ended; its status, or None where there is none."""
+        now = self.state.stop()
+        self._redraw()
+        return now
+
+    def resume(self) -> None:
+        """Go on from the last checkpoint of a run that was stopped or broke."""
+        self.state.resume()
+        self._ended.clear()
+        self._follow()
+
+    def wait(self, timeout: float | None = None) -> Status:
+        """Wait until the run has ended and return its status; Interrupt the cell to stop waiting, not the run.
+
+        Args:
+            timeout: Seconds; None waits as long as it takes.
+
+        Raises:
+            ControlError: Nothing was started.
+            TimeoutError: It still goes on.
+        """
+        end = None if timeout is None else time.monotonic() + timeout
+        while True:
+            look = self.state.look()
+            if look.status is None:
+                raise ControlError("nothing was started; call lab.run() first")
+            if look.status.final and look.phase == "ended":
+                self._redraw()
+                return look.status
+            if end is not None and time.monotonic() > end:
+                raise TimeoutError(f"the run is {look.status.state} after {timeout:g} s: {look.status.message}")
+            self._ended.wait(LOOK_S / 2)
+
+    def close(self) -> None:
+        """End the ranks and stop following; what was measured is kept."""
+        self._unfollow()
+        self.state.close()
+
+    # --- what it knows ------------------------------------------------------------------------------------------
+    def segments(self) -> list[Segment]:
+        """Return the segments so far, each with what was predicted and what was measured."""
+        return list(self.state.look(fresh=True).segments)
+
+    def comparison(self) -> list[Comparison]:
+        """Return predicted against measured, by segment."""
+        return [compare(self.state.experiment, s) for s in self.segments()]
+
+    def results(self) -> dict[str, Any]:
+        """Return the run as `aiinfra run --json` prints it, with the learner's own prediction; plain JSON types."""
+        with self.state.lock:
+            reader, guess = self.state.reader, self.state.guess
+            if reader is None:
+                empty = {"run": None, "status": "not started", "message": "press Run, or call lab.run()"}
+                return {
+                    "format": FORMAT,
+                    **empty,
+                    "experiment": self.state.experiment.name,
+                    "segments": [],
+                    "events": [],
+                }
+            return {**summary(reader), "guess": {"quantity": self.state.question, "value": guess}}
+
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """Names for `figure`."""
+        return Shown(self.state.experiment).names
+
+    def figure(self, name: str) -> Any:
+        """Return one figure of the run as it is now: a Bokeh figure that does not move.
+
+        Args:
+            name: One of `figures`.
+
+        Raises:
+            UnknownNameError: No such figure.
+        """
+        return self._still(name)[0]
+
+    # --- display ------------------------------------------------------------------------------------------------
+    def show(self, what: str = "comparison") -> None:
+        """Display a part by itself, in a cell of its own: "comparison", or the name of a figure.
+
+        In a notebook the comparison keeps following the run; a figure shows the run as it is now.
+        """
+        from IPython.display import display
+
+        if what != "comparison":
+            figure, words = self._still(what)
+            display(bundle(figure, words), raw=True)
+        elif self.headless:
+            self._show_comparison()
+        else:
+            display(self._the_screen().comparison)
+
+    def _ipython_display_(self) -> None:
+        from IPython.display import display
+
+        if self.headless:
+            self._show_run()
+        else:
+            display(self._the_screen().root)
+
+    def _repr_html_(self) -> str | None:
+        return None
+
+    def __repr__(self) -> str:
+        look = self.state.look()
+        return f"Lab({self.state.experiment.name!r}): {look.status.state if look.status else 'not started'}"
+
+    def _show_run(self) -> None:
+        from IPython.display import display
+
+        look = self.state.look(fresh=True)
+        exp = self.state.experiment
+        if look.status is None:
+            print(f"{exp.title}: not started")
+            return
+        print(f"{exp.title}: {look.status.state} - {look.status.message}")
+        if look.traceback:
+            print(look.traceback)
+        for name in self.figures:
+            figure, words = self._still(name)
+            if figure.select({"name": "series"}):
+                display(bundle(figure, words), raw=True)
+
+    def _show_comparison(self) -> None:
+        from IPython.display import HTML, display
+
+        look, exp = self.state.look(fresh=True), self.state.experiment
+        display(HTML(comparison_html(exp, look.comparisons, look.guess) + detail_html(exp, look.comparisons)))
+        for name in self.figures:
+            figure, words = self._still(name)
+            if not figure.select({"name": "series"}):
+                display(bundle(figure, words), raw=True)
+        display(HTML(meters_html(look.segments, exp.tick)))
+
+    def _still(self, name: str) -> tuple[Any, str]:
+        """Return a figure of the run as it is now, and what it shows in words."""
+        if name not in self.figures:
+            raise UnknownNameError(f"no figure {name!r}; {near(name, self.figures)}")
+        with self.state.lock:
+            look, reader = self.state.look(fresh=True), self.state.reader
+            first = look.segments[0].values if look.segments else {}
+            shown = Shown(self.state.experiment, {k: v.value for k, v in first.items() if v.value is not None})
+            still = Still()
+            if reader is not None:
+                Feed(shown, still, reader.machine).pull(reader, look)
+        chart = shown.chart(name, still.data.get(name))
+        return chart.figure, still.words.get(name, chart.label)
+
+    # --- the screen ---------------------------------------------------------------------------------------------
+    def _the_screen(self) -> Any:
+        if self._screen is None:
+            from .screen import Screen
+
+            actions = {
+                "commit": lambda: self.commit(self._screen.read_guess()), "run": self.run, "pause": self._pause,
+                "checkpoint": lambda: self.act("checkpoint"), "stop": self._stop_beside, "resume": self.resume,
+                "again": self.state.start_over,
+            }  # fmt: skip
+            self._screen = Screen(self.state, self._primary, actions)
+            self._redraw()
+        return self._screen
+
+    def _pause(self) -> None:
+        self.act("resume" if self.state.look().paused else "pause")
+
+    def _stop_beside(self) -> None:
+        # Up to ten seconds when a rank does not listen: not in the thread that answers the other controls.
+        threading.Thread(target=self.stop, daemon=True, name="aiinfra-stop").start()
+
+    def _redraw(self) -> None:
+        if self._screen is not None:
+            self._update(self.state.look())
+
+    def _update(self, look: Look) -> None:
+        """Draw a look; also called from the following thread."""
+        screen = self._screen
+        if screen is None:
+            return
+        reader = self.state.reader
+        with screen.feed_charts.batch(), screen.compare_charts.batch():
+            if reader is not None:
+                with self.state.lock:
+                    screen.feed.follow(reader, look)
+        screen.draw(look)
+
+    def _follow(self) -> None:
+        if not self.headless and (self._follower is None or not self._follower.is_alive()):
+            self._follower = _Follower(self)
+            self._follower.start()
+
+    def _unfollow(self) -> None:
+        if self._follower is not None:
+            self._follower.stop()
+            self._follower = None
+
+
+class _Follower(threading.Thread):
+    """Looks at the run again and again, until it has ended. A thread, because a task would stop while a cell runs."""
+
+    def __init__(self, lab: Lab) -> None:
+        super().__init__(daemon=True, name="aiinfra-follow")
+        self._lab = lab
+        self._stopped = threading.Event()
+
+    def stop(self) -> None:
+        """Ask it to end; it does within a look."""
+        self._stopped.set()
+
+    def run(self) -> None:
+        """Look, draw, rest; a look that took long is followed by a longer rest, so that it never takes a whole core."""
+        number = -1
+        while not self._stopped.is_set():
+            begun = time.monotonic()
+            try:
+                look = self._lab.state.look()
+                if look.number != number or look.going:
+                    number = look.number
+                    self._lab._update(look)
+            except (LabError, OSError) as error:
+                self._give_up(error)
+                return
+            if not look.going:
+                self._lab._ended.set()
+                return
+            self._stopped.wait(max(LOOK_S, 3 * (time.monotonic() - begun)))
+
+    def _give_up(self, error: Exception) -> None:
+        """The run can no longer be read, most likely because its folder was deleted."""
+        screen = self._lab._screen
+        if screen is not None:
+            screen.problem = f"The run can no longer be followed: {error}"
+            screen.draw(self._lab.state._look)
+        self._lab._ended.set()
+
+
+def _at_exit(of: weakref.ref[Lab]) -> None:
+    """See the module's text."""
+    lab = of()
+    if lab is None:
+        return
+    lab._unfollow()
+    pool = lab.state.session.pool
+    if pool is not None and (lab.headless or not lab.state.look().going):
+        pool.close(wait_s=8.0 if lab.headless else 0.0)
+
+
+def labs() -> Sequence[Lab]:
+    """Return the labs that are shown in this kernel."""
+    return list(_newest.values())

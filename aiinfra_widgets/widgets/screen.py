@@ -1,0 +1,325 @@
+"""The lab on one screen: predict, run and change, compare. Layout and drawing only; what it shows is `LabState`'s."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from html import escape
+from typing import Any
+
+import ipywidgets as ipw
+
+from ..errors import LabError
+from ..experiment import Knob
+from ..machine.limits import limit
+from ..quantities import quantity
+from . import header
+from .compare import comparison_html, detail_html
+from .controls import LIVE_SIGN, Field, blame, grouped
+from .feed import SCALING, Feed, Shown
+from .live import Live
+from .meters import meters_html
+from .ranks import ranks_html
+from .state import LabState, Look
+
+#: Fields that are shown unfolded when the notebook names none.
+FIRST_FIELDS = 4
+#: A slider of the node count ends here, times the cores; more can be typed into `Lab.set`.
+NODES_PER_CORE = 4
+
+
+class Screen:
+    """Widgets of one lab, and how a look is drawn on them.
+
+    Args:
+        state: What is shown and asked.
+        primary: Fields shown first; the others are folded.
+        actions: By button: run, pause, checkpoint, stop, resume, again.
+    """
+
+    def __init__(self, state: LabState, primary: Sequence[str], actions: dict[str, Callable[[], None]]) -> None:
+        self.state, self.exp = state, state.experiment
+        self.lock = threading.RLock()
+        self.problem = ""
+        self._actions = actions
+        self._waiting: dict[str, list[str]] = {}
+        self._said: set[str] = set()
+        self._revealed: tuple[Any, ...] = ()
+        self.shown = Shown(self.exp, self._typical())
+        self.feed_charts = Live(
+            [self.shown.chart(n) for n in self.shown.names if n not in (*SCALING, "bars")], ["aiinfra-live"]
+        )
+        self.compare_charts = Live(
+            [self.shown.chart(n) for n in self.shown.names if n in (*SCALING, "bars")], ["aiinfra-compared"]
+        )
+        self.feed = Feed(self.shown, _Split(self.feed_charts, self.compare_charts), state.session.machine)
+        self._build(list(primary) or self._first())
+
+    def _typical(self) -> dict[str, float]:
+        prediction, _ = self.state.predict()
+        if prediction is None:
+            return {}
+        return {k: float(v.value) for k, v in prediction.values.items() if isinstance(v.value, int | float)}
+
+    def _first(self) -> list[str]:
+        knobs = self.exp.spec.knobs()
+        return ["nodes", *[n for n, k in knobs.items() if k.live and n != "nodes"]][:FIRST_FIELDS]
+
+    def _most(self, knob: Knob) -> float | None:
+        machine = self.state.session.machine
+        return min(limit(machine)[0], NODES_PER_CORE * machine.cores) if knob.name == "nodes" else None
+
+    # --- building -----------------------------------------------------------------------------------------------
+    def _build(self, primary: list[str]) -> None:
+        knobs = self.exp.spec.knobs()
+        spec = self.state.spec
+        self.setup = {n: Field(k, getattr(spec, n), self._set_up, most=self._most(k)) for n, k in knobs.items()}
+        self.live = {
+            n: Field(k, getattr(spec, n), self._ask, most=self._most(k), marked=False)
+            for n, k in knobs.items()
+            if k.live
+        }
+        self.header, self.failure, self.table = _html("head"), _html("failed"), _html("table-box")
+        self.detail, self.meters, self.ranks, self.reveal = (
+            _html(n) for n in ("detail", "meter-box", "rank-box", "reveal")
+        )
+        self.summary, self.log = _html("summary"), _html("log")
+        self.root = ipw.VBox(
+            [self.header, self.failure, self._predict_card(primary), self._run_card(primary), self._compare_card()]
+        )
+        self.root.add_class("aiinfra-lab")
+        self.comparison = ipw.VBox([self.table, self.detail, self.compare_charts])
+        self.comparison.add_class("aiinfra-lab")
+        self.comparison.add_class("aiinfra-alone")
+
+    def _predict_card(self, primary: list[str]) -> ipw.Widget:
+        first = _box("fields", [self.setup[n].widget for n in primary])
+        rest = grouped({n: f for n, f in self.setup.items() if n not in primary})
+        self.setup_box = _box("setup", [first, rest, _note(f"{LIVE_SIGN} can change while the run goes on")])
+        axis = self.shown.axes.get(self.state.question)
+        self.unit = axis.unit if axis else quantity(self.state.question).unit
+        self.guess = ipw.Text(placeholder=f"your number, in {self.unit}", continuous_update=True, description="")
+        self.guess.add_class("aiinfra-guess")
+        self.guess.tooltip = f"What you expect, in {self.unit}"
+        self.commit = self._button(
+            "Commit", "commit", "Write your prediction into the ledger; then the model shows its own", "primary"
+        )
+        q = quantity(self.state.question)
+        ask = ipw.HTML(
+            f"<p class='aiinfra-question'>What will the <b>{escape(q.label.lower())}</b> be? <small>{escape(q.help)}</small></p>"
+        )
+        self.guess_say = _html("message")
+        self.answer_box = _box("answer", [ask, _box("commit", [self.guess, self.commit]), self.guess_say])
+        self.again = self._button("Start over", "again", "Choose another setup and predict again")
+        self.told = _box("told", [self.summary, self.reveal, self.again])
+        return _card("1", "Predict", [_box("predict", [self.setup_box, self.answer_box]), self.told])
+
+    def _run_card(self, primary: list[str]) -> ipw.Widget:
+        self.buttons = {
+            "run": self._button("Run", "run", "Start the run on real MPI ranks", "primary"),
+            "pause": self._button("Pause", "pause", f"Hold every node after this {self.exp.tick}"),
+            "checkpoint": self._button("Checkpoint", "checkpoint", "Write the state to disk now"),
+            "stop": self._button("Stop", "stop", f"Finish this {self.exp.tick}, write a checkpoint and end"),
+            "resume": self._button("Resume run", "resume", "Go on from the last checkpoint", "primary"),
+        }
+        first = [n for n in ("nodes", *primary) if n in self.live]
+        first = list(dict.fromkeys(first))
+        knobs = _box("knobs", [self.live[n].widget for n in first])
+        more = grouped({n: f for n, f in self.live.items() if n not in first})
+        side = _box("side", [knobs, more, self.log])
+        body = _box("body", [side, self.feed_charts])
+        return _card("2", "Run and change", [_box("toolbar", list(self.buttons.values())), body, self.ranks])
+
+    def _compare_card(self) -> ipw.Widget:
+        return _card("3", "Compare", [self.table, self.compare_charts, self.detail, self.meters])
+
+    def _button(self, text: str, action: str, tip: str, style: str = "") -> ipw.Button:
+        button = ipw.Button(description=text, tooltip=tip, button_style=style)
+        button.add_class("aiinfra-button")
+        button.on_click(lambda _: self.act(action))
+        return button
+
+    # --- what a person does -------------------------------------------------------------------------------------
+    def act(self, action: str) -> None:
+        """Carry out a button; whatever goes wrong is said on the screen."""
+        self.problem = ""
+        try:
+            self._actions[action]()
+        except LabError as error:
+            self.problem = str(error)
+        self.draw(self.state.look())
+
+    def read_guess(self) -> float:
+        """Return the learner's number in base units.
+
+        Raises:
+            SpecError: It cannot be read.
+        """
+        q = quantity(self.state.question)
+        knob = Knob(q.label, q.label, "float", 0.0, q.help, q.unit, 0.0, 1e9, (), False, False, "", None)
+        axis, text = self.shown.axes.get(q.name), self.guess.value.strip().replace(",", ".")
+        try:
+            return float(text) / (axis.factor if axis else 1.0)
+        except ValueError:
+            return float(knob.parse(text))
+
+    def _set_up(self, field: Field, value: Any) -> None:
+        try:
+            self.state.set_up({field.knob.name: value})
+            for each in self.setup.values():
+                each.say("")
+            self.problem = ""
+            if field.knob.name in self.live:
+                self.live[field.knob.name].set(value)
+        except LabError as error:
+            rest = blame(self.setup, str(error))
+            if rest:
+                field.say(rest, "bad")
+        self.draw(self.state.look())
+
+    def _ask(self, field: Field, value: Any) -> None:
+        name = field.knob.name
+        if value == getattr(self.state.look().spec, name) and name not in self._waiting:
+            return
+        try:
+            asked = self.state.ask({name: value})
+        except LabError as error:
+            rest = blame(self.live, str(error))
+            if rest:
+                field.say(rest, "bad")
+            return
+        self._waiting.setdefault(name, []).append(asked.id)
+        field.say("asked ...", "wait")
+
+    # --- drawing ------------------------------------------------------------------------------------------------
+    def draw(self, look: Look) -> None:
+        """Show a look; only what differs is sent to the browser."""
+        with self.lock:
+            _set(self.header, header.header_html(self.exp, look, self.problem))
+            _set(self.failure, header.failure_html(look))
+            self._draw_predict(look)
+            self._draw_run(look)
+            _set(self.table, comparison_html(self.exp, look.comparisons, look.guess))
+            _set(self.detail, detail_html(self.exp, look.comparisons))
+            _set(self.meters, meters_html(look.segments, self.exp.tick))
+
+    def _draw_predict(self, look: Look) -> None:
+        open_ = look.phase == "setup" or (look.phase == "ended" and look.guess is None and not look.run)
+        _visible(self.setup_box, open_)
+        _visible(self.answer_box, open_)
+        _visible(self.told, not open_)
+        if not open_ and self._revealed != (look.guess, self.state.spec):
+            self._revealed = (look.guess, self.state.spec)
+            prediction, refused = self.state.predict()
+            _set(self.reveal, header.reveal_html(self.exp, look.guess, prediction, refused))
+            _set(self.summary, spec_html(self.state, list(self.setup)))
+        _visible(self.again, not look.going)
+
+    def _draw_run(self, look: Look) -> None:
+        b, going = self.buttons, look.going
+        enabled = going and look.status is not None and look.status.state not in {"new", "starting"}
+        b["run"].disabled = look.phase != "committed"
+        b["run"].tooltip = (
+            "Start the run on real MPI ranks" if look.phase == "committed" else "Commit your prediction first"
+        )
+        b["pause"].description = "Resume" if look.paused else "Pause"
+        for name in ("pause", "checkpoint"):
+            b[name].disabled = not enabled
+        b["stop"].disabled = not going
+        _visible(b["resume"], look.can_resume and not going)
+        for name, field in self.live.items():
+            field.lock(not enabled)
+            self._answer(name, field, look)
+        _set(self.ranks, ranks_html(self.exp, look))
+        _set(self.log, log_html(self.exp.tick, look))
+
+    def _answer(self, name: str, field: Field, look: Look) -> None:
+        """Show what became of the last request for a field, and follow changes that others made."""
+        waiting = self._waiting.get(name, [])
+        answers = {a.id: a for a in look.asked}
+        for request in list(waiting):
+            found = answers.get(request)
+            if found is None or found.answer is None:
+                continue
+            waiting.remove(request)
+            if waiting:
+                continue
+            del self._waiting[name]
+            words = found.outcome(self.exp.tick).partition(": ")[2]
+            refused = found.answer["kind"] == "refused"
+            field.say(words[:1].upper() + words[1:], "bad" if refused else "good")
+        if name not in self._waiting and look.spec is not None:
+            field.set(getattr(look.spec, name))
+
+
+class _Split:
+    """A sink of two live widgets: each chart goes where it is."""
+
+    def __init__(self, *lives: Live) -> None:
+        self._of = {c["name"]: live for live in lives for c in live.charts}
+
+    def put(self, chart: str, source: str, columns: Any, *, seen: bool | None = None) -> None:
+        self._of[chart].put(chart, source, columns, seen=seen)
+
+    def append(self, chart: str, source: str, columns: Any, whole: Any) -> None:
+        self._of[chart].append(chart, source, columns, whole)
+
+    def span(self, chart: str, low: float, high: float) -> None:
+        self._of[chart].span(chart, low, high)
+
+    def say(self, chart: str, text: str) -> None:
+        self._of[chart].say(chart, text)
+
+
+def spec_html(state: LabState, names: list[str]) -> str:
+    """Return the setup in one line: what differs from the defaults, and the node count."""
+    knobs = state.experiment.spec.knobs()
+    said = [n for n in names if n == "nodes" or getattr(state.spec, n) != knobs[n].default]
+    items = "".join(
+        f"<span title='{escape(knobs[n].help)}'>{escape(knobs[n].label)} <b>{escape(str(getattr(state.spec, n)))}</b></span>"
+        for n in said
+    )
+    return f'<div class="aiinfra-spec">{items}</div>'
+
+
+def log_html(tick: str, look: Look, most: int = 4) -> str:
+    """Return the last few requests and their answers."""
+    if not look.asked:
+        return ""
+    items = "".join(f"<li>{escape(a.outcome(tick))}</li>" for a in list(look.asked)[: -most - 1 : -1])
+    return f'<div class="aiinfra-asked"><b>Changes</b><ul role="log">{items}</ul></div>'
+
+
+def _html(name: str) -> ipw.HTML:
+    found = ipw.HTML()
+    found.add_class(f"aiinfra-{name}")
+    return found
+
+
+def _note(text: str) -> ipw.HTML:
+    return ipw.HTML(f'<p class="aiinfra-note">{escape(text)}</p>')
+
+
+def _box(name: str, children: Sequence[ipw.Widget]) -> ipw.Box:
+    box = ipw.VBox(list(children))
+    box.add_class(f"aiinfra-{name}")
+    return box
+
+
+def _card(number: str, title: str, children: Sequence[ipw.Widget]) -> ipw.Widget:
+    head = ipw.HTML(f'<h3><span class="aiinfra-number">{number}</span>{escape(title)}</h3>')
+    card = ipw.VBox([head, *children])
+    card.add_class("aiinfra-card")
+    card.add_class(f"aiinfra-card-{number}")
+    return card
+
+
+def _set(widget: ipw.HTML, html: str) -> None:
+    if widget.value != html:
+        widget.value = html
+
+
+def _visible(widget: ipw.Widget, yes: bool) -> None:
+    display = None if yes else "none"
+    if widget.layout.display != display:
+        widget.layout.display = display
