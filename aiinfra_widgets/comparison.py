@@ -123,7 +123,7 @@ def scaling_points(exp: Experiment, segments: list[Segment]) -> list[Mapping[str
     if exp.curve is None:
         return []
     field, name = exp.curve
-    points = []
+    points: list[Mapping[str, Any]] = []
     for s in segments:
         m = s.values.get(name)
         if s.transient or m is None or m.value is None:

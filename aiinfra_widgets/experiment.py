@@ -323,14 +323,12 @@ def experiment(name: str) -> Experiment:
 
 
 def _knob_of(name: str, info: FieldInfo) -> Knob:
-    extra = (info.json_schema_extra or {}).get(KNOB, {})  # type: ignore[union-attr]
+    declared: Any = info.json_schema_extra or {}
+    extra: dict[str, Any] = declared.get(KNOB, {})
     low = next((m.ge for m in info.metadata if hasattr(m, "ge")), None)
     high = next((m.le for m in info.metadata if hasattr(m, "le")), None)
-    kind: Kind = (
-        "choice"
-        if extra.get("choices")
-        else {int: "int", float: "float", bool: "bool"}.get(_base(info.annotation), "text")
-    )  # type: ignore[assignment]
+    kinds: dict[Any, Kind] = {int: "int", float: "float", bool: "bool"}
+    kind: Kind = "choice" if extra.get("choices") else kinds.get(_base(info.annotation), "text")
     return Knob(
         name,
         extra.get("label") or name.replace("_", " ").capitalize(),

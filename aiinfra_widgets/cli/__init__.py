@@ -19,7 +19,7 @@ def main() -> None:
 
     usage_error = typer.BadParameter.__mro__[2]  # typer's own ClickException, wherever this release keeps it
     try:
-        code = app(standalone_mode=False)
+        code = app(_joined(sys.argv[1:]), standalone_mode=False)
     except typer.Exit as end:
         code = end.exit_code
     except (typer.Abort, KeyboardInterrupt):
@@ -37,3 +37,12 @@ def main() -> None:
         error.show(sys.stderr)  # type: ignore[attr-defined]
         code = BAD_INPUT
     sys.exit(code if isinstance(code, int) else DONE)
+
+
+def _joined(words: list[str]) -> list[str]:
+    """Write papermill's `-p NAME VALUE` as `-p NAME=VALUE`."""
+    out = list(words)
+    for i in range(len(out) - 3, -1, -1):
+        if out[i] in {"-p", "--parameter"} and "=" not in out[i + 1]:
+            out[i + 1 : i + 3] = [f"{out[i + 1]}={out[i + 2]}"]
+    return out

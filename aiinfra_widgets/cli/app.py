@@ -143,7 +143,7 @@ def report(
     notebook: Annotated[Path, typer.Argument(help="A lab, with a cell tagged `parameters`.")],
     parameter: Annotated[
         list[str] | None,
-        typer.Option("-p", "--parameter", metavar="NAME=VALUE", help="A parameter of the notebook; repeatable."),
+        typer.Option("-p", "--parameter", metavar="NAME VALUE", help="A parameter of the notebook (NAME=VALUE works too); repeatable."),
     ] = None,
     out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="New folder for the report.")] = Path(
         "report"
@@ -155,7 +155,7 @@ def report(
     from ..reports.run import report as make
     from . import show
 
-    done = make(notebook, _pairs(parameter or []), out, timeout_s=timeout, progress=show.progress("running"))
+    done = make(notebook, _pairs(parameter or []), out, timeout_s=timeout, progress=show.counted("running"))
     show.report(done, json_)
     raise typer.Exit(0 if done.ok else 2)
 
@@ -169,7 +169,7 @@ def _pairs(given: list[str]) -> dict[str, str]:
     wrong = [g for g in given if "=" not in g]
     if wrong:
         raise SpecError(f"got {wrong[0]!r}; write it as key=value")
-    return dict(g.split("=", 1) for g in given)  # type: ignore[misc]
+    return {key: value for key, _, value in (g.partition("=") for g in given)}
 
 
 def _started(path: Path, as_json: bool) -> None:

@@ -193,9 +193,14 @@ def progress(title: str) -> Callable[[float, str], None]:
     return show_it
 
 
+def counted(title: str) -> Callable[[int, int, str], None]:
+    """Return a function (done, of how many, what now) that shows progress like `progress`."""
+    show_it = progress(title)
+    return lambda done, total, what: show_it(done / max(total, 1), what)
+
+
 def _table(*columns: str, title: str | None = None) -> Table:
-    table = Table(*columns, title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
-    return table
+    return Table(*columns, title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
 
 
 def _state(word: str) -> str:

@@ -222,7 +222,7 @@ class Supervisor:
     def say(self, phase: str, **more: Any) -> None:
         """Publish the state for owners."""
         gen = self.generation
-        kept = {
+        kept: dict[str, Any] = {
             k: self.last[k]
             for k in ("launch_s", "exit_code", "tail")
             if k in self.last and phase == self.last.get("phase")

@@ -7,6 +7,7 @@ packages a second time. Only packages and memory are counted, each once. Since 2
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,8 @@ from ..errors import ProbeError
 from .counters import CounterTrack
 from .power import Clock, EnergyReading, Method
 
-POWERCAP = Path("/sys/class/powercap")
+#: Where the kernel shows energy counters; a container may mount them elsewhere and say so.
+POWERCAP = Path(os.environ.get("AIINFRA_POWERCAP", "/sys/class/powercap"))
 #: The running average's update period that Intel documents; AMD's is the same in practice.
 UPDATE_S = 1e-3
 #: Two counters that never differ by more than this are one counter shown twice.

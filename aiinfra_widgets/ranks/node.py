@@ -38,7 +38,7 @@ class Node:
     def __init__(self, world: MPI.Intracomm, machine: Machine, cache: Path, event: EventWriter) -> None:
         self.world = world
         self.id: int = world.rank
-        self.comm: MPI.Intracomm = MPI.COMM_NULL
+        self.comm: Any = MPI.COMM_NULL  # an Intracomm while active
         self.machine = machine
         self.cache = cache
         self.link = InjectedLink()

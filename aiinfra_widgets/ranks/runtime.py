@@ -26,6 +26,7 @@ from ..runs.layout import RunDir, write_json
 from ..runs.writer import EventWriter, SampleWriter
 from . import checkpoint
 from .controller import Controller, Plan
+from .metering import Meter
 from .node import Node, Program, broadcast_json, receive_json, send_json, wait_for
 
 JOIN, WAKE = 61, 62
@@ -58,6 +59,7 @@ class Runtime:
             self._restore(restored[0]["tick"], restored[1])
         self.controller = Controller(self.run, self.exp, self.node.machine, self.event)
         self.checkpoints = checkpoint.CheckpointWriter(self.run)
+        self.meter = Meter(self.event, leader=world.Split_type(MPI.COMM_TYPE_SHARED).rank == 0)
         self._rss_bytes, self._rss_at = 0, 0.0
 
     # --- the loop -----------------------------------------------------------------------------------------------
@@ -115,6 +117,7 @@ class Runtime:
         """Sleep until called to join, or until the run ends."""
         status = wait_for(self.node.world, JOIN)
         self.samples.beat_if_due()
+        self.meter.read()
         if status is None:
             return ""
         message = receive_json(self.node.world, status, JOIN)
@@ -244,6 +247,7 @@ class Runtime:
 
     def _begin_segment(self, cause: str) -> None:
         self.segment += 1
+        self.meter.read(force=True)
         if self.node.controller:
             self.event(
                 "segment", segment=self.segment, tick=self.program.tick, spec=self.spec.model_dump(), members=self.members, cause=cause,
@@ -313,6 +317,7 @@ class Runtime:
     def _finish(self, state: str, message: str, **more: Any) -> str:
         """Write the outcome, then wake the idle nodes so that they return too."""
         self.samples.flush()
+        self.meter.read(force=True)
         if self.node.size > 1:
             self.node.comm.Barrier()  # nobody is past its last sample before all are
         if self.node.controller:
@@ -364,6 +369,7 @@ class Runtime:
         """Resident memory, read once a second."""
         if now - self._rss_at > 1.0:
             self._rss_at = now
+            self.meter.read()
             with open("/proc/self/statm") as file:
                 self._rss_bytes = int(file.read().split()[1]) * resource.getpagesize()
         return self._rss_bytes

@@ -160,7 +160,7 @@ class RunReader:
             frame.insert(0, "node", node)
             frame.insert(0, "incarnation", incarnation)
             frames.append(frame)
-            self._latest[node] = frame.iloc[-1].to_dict()
+            self._latest[node] = {str(k): float(v) for k, v in frame.iloc[-1].items()}
         if not frames:
             return False
         fresh = pd.concat(frames, ignore_index=True)
@@ -183,7 +183,7 @@ class RunReader:
         if done.empty:
             return
         how = {c: _COMBINE.get(_combine(c), "mean") for c in done.columns if c not in {"node", "incarnation", "tick"}}
-        ticks = done.groupby(keys, sort=True, as_index=False).agg(how)  # type: ignore[call-overload]
+        ticks = done.groupby(keys, sort=True, as_index=False).agg(how)
         self._ticks = ticks if self._ticks is None else pd.concat([self._ticks, ticks], ignore_index=True)
 
     @property
@@ -236,7 +236,19 @@ class RunReader:
         for name in rows.columns:
             if name in QUANTITIES:
                 segment.values[name] = _summary(name, steady[name].to_numpy(dtype=float))
+        self._count_energy(segment)
         segment.values.update(exp.derive(segment.spec, self.machine, segment.values, segment.elapsed_s))
+
+    def _count_energy(self, segment: Segment) -> None:
+        """Energy of a segment by its host's counter, between the readings at its boundaries; nothing without a counter."""
+        readings = [e for e in self.kind("energy") if e["energy_j"] is not None]
+        end_s = segment.t_s + segment.elapsed_s
+        inside = [e for e in readings if segment.t_s - 0.5 <= e["t_s"] <= end_s + 0.5]
+        if len(inside) < 2 or inside[-1]["t_s"] <= inside[0]["t_s"]:
+            return
+        joule = float(np.interp(end_s, *_curve(inside)) - np.interp(segment.t_s, *_curve(inside)))
+        how = inside[-1].get("how") or "energy counter of this host"
+        segment.values["energy_j"] = Value("energy_j", joule, method="measured", how=how, n=len(inside))
 
     def _attach_prediction(self, segment: Segment) -> None:
         path = self.run.prediction(segment.spec.digest())
@@ -260,6 +272,10 @@ def _combine(column: str) -> str:
     if column in {"t_s", "nodes", "segment"}:
         return "max"
     return QUANTITIES[column].combine if column in QUANTITIES else "mean"
+
+
+def _curve(readings: list[Event]) -> tuple[list[float], list[float]]:
+    return [e["t_s"] for e in readings], [e["energy_j"] for e in readings]
 
 
 def _summary(name: str, values: np.ndarray[Any, Any]) -> Value:

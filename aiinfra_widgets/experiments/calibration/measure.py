@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from mpi4py import MPI
@@ -36,7 +36,7 @@ class Probes(Program):
         self.plain_ticks = 0
         self.plain = unit_of_work()
         self.probes: list[Probe] = []
-        self.groups: dict[int, MPI.Intracomm] = {}
+        self.groups: dict[int, Any] = {}  # Intracomm, or COMM_NULL where this rank is not needed
 
     def state(self) -> Arrays:
         """Nothing that a newcomer or a resumed run could use: calibration starts again."""

@@ -65,7 +65,12 @@ class Training(Experiment):
         )
         cpu = measured.get("cpu_time_s")
         cpu_s = cpu.value if cpu is not None and cpu.value is not None else 0.0
-        return {"samples_per_s": rate, **bill(spec, machine, step.value, cpu_s, elapsed_s / step.value)}
+        counted = measured.get("energy_j")
+        joule = counted.value if counted is not None and counted.method == "measured" else None
+        return {
+            "samples_per_s": rate,
+            **bill(spec, machine, spec.nodes, step.value, cpu_s, elapsed_s / step.value, joule),
+        }
 
 
 def _per(spec: TrainingSpec, seconds: float | None) -> float | None:

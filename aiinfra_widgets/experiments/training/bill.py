@@ -27,13 +27,20 @@ def of_machine(machine: Machine) -> ModelledPower:
 
 
 def bill(
-    spec: TrainingSpec, machine: Machine, step_s: Any, cpu_s: Any, steps: Any = 1, counter_j: float | None = None
+    spec: TrainingSpec,
+    machine: Machine,
+    nodes: Any,
+    step_s: Any,
+    cpu_s: Any,
+    steps: Any = 1,
+    counter_j: float | None = None,
 ) -> dict[str, Value]:
     """Return energy, cost and carbon of `steps` steps, and of one.
 
     Args:
-        spec: Nodes, region and price.
+        spec: Region and price.
         machine: Whose idle power is charged for as long as the steps last.
+        nodes: How many are held and paid for.
         step_s: Seconds of one step.
         cpu_s: Processor seconds of one step, all nodes.
         steps: How many steps.
@@ -58,8 +65,7 @@ def bill(
             1.0,
             1.0,
         )
-    held = spec.nodes if not hasattr(step_s, "shape") else 1
-    price = rented_cost_usd(held, step_s, spec.price_usd_per_node_hour)
+    price = rented_cost_usd(nodes, step_s, spec.price_usd_per_node_hour)
     gram = energy.operational_gco2e(step_j, place.carbon_intensity_gco2e_per_kwh)
     where = (
         f"{place.name or place.region} {place.year}: {place.carbon_intensity_gco2e_per_kwh:.0f} gCO2e/kWh on average"
