@@ -56,7 +56,7 @@ def knob(
         choices: Allowed strings; checked, near matches are named.
         step: Increment of a slider, where it is not obvious.
     """
-    extra = {
+    extra: dict[str, Any] = {
         "label": label,
         "unit": unit,
         "live": live,
@@ -136,7 +136,7 @@ class Knob:
             else:
                 import pint  # 0.6 s to import, so only when somebody typed a unit
 
-                asked = pint.Quantity(
+                asked: Any = pint.Quantity(
                     text.replace("Gbit", "gigabit").replace("Mbit", "megabit").replace("kbit", "kilobit")
                 )
                 number = float(asked.to(self.unit.replace("B", "byte")).magnitude)

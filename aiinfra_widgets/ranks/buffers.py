@@ -97,7 +97,8 @@ class Overlap:
         self.requests: list[MPI.Request] = []
         self._missing: list[int] = []
         self._buckets: list[tuple[int, int, int]] = []
-        bounds, members, start = [], 0, 0
+        bounds: list[tuple[int, int, int]] = []
+        members = start = 0
         of: dict[torch.nn.Parameter, int] = {}
         for p, part in flat.slices:
             of[p] = len(bounds)

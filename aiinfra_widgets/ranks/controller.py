@@ -17,8 +17,8 @@ from ..runs.control import Request, parse
 from ..runs.layout import RunDir
 from ..runs.writer import EventWriter
 
-#: The inbox is looked at no more often than this: 20 us of listing every 5 ms is 0.4 percent at worst.
-LOOK_S = 0.005
+#: The inbox is looked at no more often than this: listing it takes some 50 us, so 0.25 percent at worst.
+LOOK_S = 0.02
 
 
 @dataclass

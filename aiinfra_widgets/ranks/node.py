@@ -49,17 +49,17 @@ class Node:
     @property
     def rank(self) -> int:
         """Place among the active nodes."""
-        return self.comm.rank
+        return int(self.comm.rank)
 
     @property
     def size(self) -> int:
         """Number of active nodes."""
-        return self.comm.size
+        return int(self.comm.size)
 
     @property
     def controller(self) -> bool:
         """Whether this node decides: the first of the active ones."""
-        return self.comm != MPI.COMM_NULL and self.comm.rank == 0
+        return bool(self.comm != MPI.COMM_NULL and self.comm.rank == 0)
 
 
 class Program(ABC):
