@@ -8,6 +8,7 @@ from html import escape
 from ..comparison import Comparison, Row
 from ..experiment import Experiment
 from ..quantities import Value, quantity, show
+from .header import refusal_html
 from .plotdata import difference
 
 #: Older segments than this many are folded.
@@ -63,8 +64,9 @@ def detail_html(exp: Experiment, found: Sequence[Comparison]) -> str:
     head = '<tr><th></th><th class="n">Predicted</th><th class="n">Measured</th><th class="n">Error</th></tr>'
     title = f"Segment {last.segment.index}: {difference(None, last.segment.spec)}"
     causes = "".join(f"<li>{escape(c)}</li>" for c in last.causes)
-    refused = f"<p>{escape(last.segment.refused)}</p>" if last.segment.refused and not last.segment.prediction else ""
-    why = f'<div class="aiinfra-why"><b>Why they differ</b><ul>{causes}</ul></div>' if causes else refused
+    why = f'<div class="aiinfra-why"><b>Why they differ</b><ul>{causes}</ul></div>' if causes else ""
+    if last.segment.refused and not last.segment.prediction:
+        why = f'<div class="aiinfra-why"><b>No prediction to compare with</b>{refusal_html(last.segment.refused)}</div>'
     return f'<table class="aiinfra-table"><caption>{escape(title)}</caption><thead>{head}</thead><tbody>{rows}</tbody></table>{why}'
 
 

@@ -168,16 +168,18 @@ def blame(fields: Mapping[str, Field], text: str) -> str:
     return "\n".join(rest)
 
 
-def grouped(fields: Mapping[str, Field]) -> ipw.Widget:
-    """Return folded groups of fields, by the knobs' headings."""
+def grouped(title: str, fields: Mapping[str, Field]) -> ipw.Widget:
+    """Return one fold with the fields under the headings of their knobs; an empty box where there are none."""
     groups: dict[str, list[ipw.Widget]] = {}
     for field in fields.values():
-        groups.setdefault(field.knob.group or "More", []).append(field.widget)
-    boxes = []
-    for members in groups.values():
-        box = ipw.VBox(members)
+        groups.setdefault(field.knob.group or "Other", []).append(field.widget)
+    if not groups:
+        return ipw.VBox([])
+    inside = []
+    for heading, members in groups.items():
+        box = ipw.VBox([ipw.HTML(f"<h4>{escape(heading)}</h4>"), *members])
         box.add_class("aiinfra-group")
-        boxes.append(box)
-    fold = ipw.Accordion(children=boxes, titles=tuple(groups), selected_index=None)
+        inside.append(box)
+    fold = ipw.Accordion(children=[ipw.VBox(inside)], titles=(title,), selected_index=None)
     fold.add_class("aiinfra-fold")
     return fold

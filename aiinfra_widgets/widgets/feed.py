@@ -31,8 +31,9 @@ from .figures import (
 from .series import Thinned, upper
 from .state import Look
 
-#: Points of a derived quantity that one look may add: `Experiment.derive` is called for each.
-DERIVED_POINTS = 40
+#: A point of a derived quantity stands for at least so many ticks, and one look adds at most so many points, because
+#: `Experiment.derive` is called for each.
+DERIVED_TICKS, DERIVED_POINTS = 8, 100
 SCALING = ("speedup", "efficiency_frac")
 
 
@@ -220,7 +221,8 @@ class Feed:
         for index, mine in rows.groupby("segment", sort=True):
             if (segment := segments.get(int(index))) is None:
                 continue
-            for piece in np.array_split(np.arange(len(mine)), min(len(mine), DERIVED_POINTS)):
+            pieces = max(1, min(len(mine) // DERIVED_TICKS, DERIVED_POINTS))
+            for piece in np.array_split(np.arange(len(mine)), pieces):
                 part = mine.iloc[piece]
                 medians = part[columns].median()
                 values = {c: Value(c, float(medians[c]), method="measured") for c in columns if np.isfinite(medians[c])}

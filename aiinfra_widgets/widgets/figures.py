@@ -11,7 +11,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from bokeh.models import ColumnDataSource, FixedTicker, HoverTool, LabelSet, Legend, LegendItem, Range1d, Whisker
+from bokeh.models import (
+    ColumnDataSource,
+    FixedTicker,
+    HoverTool,
+    LabelSet,
+    Legend,
+    LegendItem,
+    NumeralTickFormatter,
+    Range1d,
+    Whisker,
+)
 from bokeh.plotting import figure
 
 from ..quantities import quantity
@@ -27,17 +37,48 @@ class Chart:
 
     Attributes:
         name: In the live view and in `Lab.figure(name)`.
-        figure: Bokeh.
+        figure: Bokeh, without title and legend; `still` adds them.
         empty: What stands there while it has no data: what to do to see some.
         label: What a screen reader says.
-        axes: How to convert the base units of each quantity that is drawn.
+        title: In words, with what is drawn.
+        keys: What the colours mean. The live view writes them; in a still figure they are its legend.
     """
 
     name: str
     figure: Any
     empty: str
     label: str
-    axes: Mapping[str, Axis]
+    title: str
+    keys: tuple[Key, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One entry of a legend: `sign` is box, line, dash or dot."""
+
+    text: str
+    sign: str
+    colour: str
+    renderers: tuple[Any, ...]
+
+    @property
+    def source(self) -> str:
+        """The data source of what it explains."""
+        return str(self.renderers[0].data_source.name)
+
+    @property
+    def drawn(self) -> bool:
+        """Whether there is anything that it explains."""
+        return bool(len(next(iter(self.renderers[0].data_source.data.values()), ())))
+
+
+def still(chart: Chart) -> Any:
+    """Return the figure for a page without our own script: with its title, and a legend of what it shows."""
+    chart.figure.title.text = chart.title
+    items = [LegendItem(label=k.text, renderers=list(k.renderers)) for k in chart.keys if k.drawn]
+    if items:
+        chart.figure.add_layout(Legend(items=items), "right")
+    return dress(chart.figure)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +89,8 @@ class Axis:
     unit: str
 
     def label(self, text: str) -> str:
-        """`Step time (ms)`."""
-        return f"{text} ({self.unit})" if self.unit else text
+        """Return what stands at the axis: the unit, for the title names the quantity; the quantity where it has none."""
+        return self.unit or text
 
 
 def axis_of(name: str, typical: float | None = None) -> Axis:
@@ -80,10 +121,11 @@ PREDICTED_COLUMNS = ("left", "right", "value", "low", "high")
 MARK_COLUMNS = ("tick", "text")
 
 
-def _canvas(title: str, height: int, **more: Any) -> Any:
-    return figure(
-        title=title, height=height, sizing_mode="stretch_width", tools=TOOLS, active_drag=None, min_width=120, **more
-    )
+def _canvas(height: int, **more: Any) -> Any:
+    """Return an empty figure whose frame is `height` pixels high; it takes the width there is."""
+    fig = figure(frame_height=height, sizing_mode="stretch_width", tools=TOOLS, active_drag=None, min_width=120, **more)
+    fig.title.text = ""
+    return fig
 
 
 def _follow(data: Mapping[str, Columns], start: float, end: float) -> Range1d:
@@ -91,23 +133,23 @@ def _follow(data: Mapping[str, Columns], start: float, end: float) -> Range1d:
     return Range1d(span.get("start", start), span.get("end", end), name="follow")
 
 
-def _predicted(fig: Any, data: Mapping[str, Columns]) -> list[Any]:
+def _predicted(fig: Any, data: Mapping[str, Columns]) -> tuple[Any, ...]:
     """Draw the prediction of each segment: its band, and its line over it."""
     src = source(data, "predicted", PREDICTED_COLUMNS)
     band = fig.quad("left", "right", "high", "low", source=src, fill_color=PREDICTED, fill_alpha=0.18, line_color=None)
     line = fig.segment("left", "value", "right", "value", source=src, line_color=PREDICTED, line_width=2.5)
-    return [line, band]
+    return line, band
 
 
 def _marks(fig: Any, data: Mapping[str, Columns]) -> None:
-    """Draw where segments begin, with what changed there."""
+    """Draw where segments begin, with what changed there at the top of the frame."""
     src = source(data, "marks", MARK_COLUMNS)
     lines = fig.vspan("tick", source=src, line_color=INK, line_dash="4 4", line_alpha=0.8)
     lines.glyph.tags = [INK_TAG]
     fig.add_layout(
         LabelSet(
-            x="tick", y=4, y_units="screen", text="text", source=src, text_font_size="11px", text_color=INK,
-            x_offset=4, text_baseline="bottom",
+            x="tick", y=fig.frame_height - 2, y_units="screen", text="text", source=src, text_font_size="11px",
+            text_color=INK, x_offset=4, text_baseline="top",
         )
     )  # fmt: skip
 
@@ -123,31 +165,23 @@ def parts_chart(total: str, parts: Sequence[str], tick: str, data: Mapping[str, 
         axis: Of all of them.
     """
     q = quantity(total)
-    fig = _canvas(q.label + ", split into its parts", 250, y_range=_follow(data, 0, 10))
+    fig = _canvas(190, y_range=_follow(data, 0, 10))
     src = source(data, "series", ("tick", total, *parts))
-    areas = fig.varea_stack(list(parts), x="tick", source=src, color=[part_colour(quantity(p).part) for p in parts])
-    line = fig.line("tick", total, source=src, line_color=INK, line_width=1.2)
+    colours = [part_colour(quantity(p).part) for p in parts]
+    areas = fig.varea_stack(list(parts), x="tick", source=src, color=colours)
+    line = fig.line("tick", total, source=src, line_color=INK, line_width=1, line_alpha=0.5)
     line.glyph.tags = [INK_TAG]
     predicted = _predicted(fig, data)
     _marks(fig, data)
     rows = [(quantity(p).label, f"@{p}{{0.[000]}} {axis.unit}") for p in reversed(parts)]
     tips = [(tick.capitalize(), "@tick{0}"), (q.label, f"@{total}{{0.[000]}} {axis.unit}"), *rows]
     fig.add_tools(HoverTool(renderers=[line], mode="vline", tooltips=tips))
-    items = [
-        LegendItem(label="Predicted", renderers=predicted),
-        LegendItem(label=f"Measured, {q.label}", renderers=[line]),
-    ]
-    named = zip(parts, areas, strict=True)
-    items += [LegendItem(label=quantity(p).label, renderers=[a]) for p, a in reversed(list(named))]
-    fig.add_layout(Legend(items=items), "right")
     fig.xaxis.axis_label, fig.yaxis.axis_label = tick.capitalize(), axis.label(q.label)
-    return Chart(
-        "parts",
-        dress(fig),
-        f"The parts of each {tick} appear here, as it runs.",
-        f"{q.label} over {tick}s",
-        {total: axis},
-    )
+    named = zip(parts, colours, areas, strict=True)
+    keys = [Key(quantity(p).label, "box", colour, (area,)) for p, colour, area in named]
+    keys += [Key("Whole " + tick, "line", INK, (line,)), Key("Predicted", "band", PREDICTED, predicted)]
+    empty = f"The parts of each {tick} appear here, as it runs."
+    return Chart("parts", dress(fig), empty, f"{q.label} over {tick}s", f"{q.label} and its parts", tuple(keys))
 
 
 def series_chart(name: str, tick: str, data: Mapping[str, Columns], axis: Axis, extra: str = "") -> Chart:
@@ -163,15 +197,16 @@ def series_chart(name: str, tick: str, data: Mapping[str, Columns], axis: Axis, 
     q = quantity(name)
     log = falls_by_orders(name)
     more = {"y_axis_type": "log"} if log else {}
-    fig = _canvas(q.label, 190, y_range=_follow(data, 0.01 if log else 0, 10 if log else 1), **more)
+    fig = _canvas(120, y_range=_follow(data, 0.01 if log else 0, 10 if log else 1), **more)
     line = fig.line(
         "tick", "value", source=source(data, "series", ("tick", "value")), line_color=MEASURED, line_width=1.6
     )
-    _predicted(fig, data)
+    predicted = _predicted(fig, data)
     _marks(fig, data)
-    value = f"@value{{0.[0000]}} {axis.unit}".rstrip()
+    value = f"@value{{{_digits(axis)}}} {axis.unit}".rstrip()
     place = (tick.capitalize(), "@tick{0}")
     fig.add_tools(HoverTool(renderers=[line], mode="vline", tooltips=[place, (q.label, value)]))
+    keys = [Key("Measured", "line", MEASURED, (line,)), Key("Predicted", "band", PREDICTED, predicted)]
     if extra:
         dots = fig.scatter(
             "tick", "value", source=source(data, "extra", ("tick", "value")), size=6, fill_color=MEASURED,
@@ -179,10 +214,18 @@ def series_chart(name: str, tick: str, data: Mapping[str, Columns], axis: Axis, 
         )  # fmt: skip
         dots.glyph.tags = [PAPER_TAG]
         fig.add_tools(HoverTool(renderers=[dots], tooltips=[place, (quantity(extra).label, value)]))
-        fig.title.text = f"{q.label} (line) and {quantity(extra).label.lower()} (points)"
+        keys = [keys[0], Key(quantity(extra).label, "dot", MEASURED, (dots,))]
     fig.xaxis.axis_label, fig.yaxis.axis_label = tick.capitalize(), axis.label(q.label)
     fig.yaxis.ticker.desired_num_ticks = 4
-    return Chart(name, dress(fig), f"{q.label} appears here, as it runs.", f"{q.label} over {tick}s", {name: axis})
+    if axis.unit.endswith("/s"):
+        fig.yaxis.formatter = NumeralTickFormatter(format="0[.]0 a")
+    return Chart(
+        name, dress(fig), f"{q.label} appears here, as it runs.", f"{q.label} over {tick}s", q.label, tuple(keys)
+    )
+
+
+def _digits(axis: Axis) -> str:
+    return "0.[0]" if axis.unit.endswith("/s") else "0.[0000]"
 
 
 POINT_COLUMNS = ("at", "value", "low", "high", "text")
@@ -199,7 +242,7 @@ def scaling_chart(name: str, swept: str, data: Mapping[str, Columns]) -> Chart:
             `reference_names` (at, value, text), `points` (at, value, low, high, text); in the axis' unit.
     """
     q, axis = quantity(name), axis_of(name)
-    fig = _canvas(q.label, 260, y_range=_follow(data, 0, 4 if name == "speedup" else 125))
+    fig = _canvas(180, y_range=_follow(data, 0, 4 if name == "speedup" else 125))
     references = fig.line(
         "at",
         "value",
@@ -230,16 +273,15 @@ def scaling_chart(name: str, swept: str, data: Mapping[str, Columns]) -> Chart:
         HoverTool(renderers=[dots], tooltips=[("Measured", f"@value{{0.00}} {unit}"), ("", "@text")]),
         HoverTool(renderers=[line], mode="vline", tooltips=[(swept, "@at{0}"), ("Model", f"@value{{0.00}} {unit}")]),
     )
-    items = [("Measured", [dots]), ("Model, with its band", [line, band]), ("Reference", [references])]
-    fig.add_layout(
-        Legend(items=[LegendItem(label=t, renderers=r) for t, r in items], orientation="horizontal"), "above"
-    )
+    keys = (
+        Key("Measured", "dot", MEASURED, (dots,)), Key("Model", "band", PREDICTED, (line, band)),
+        Key("Reference", "dash", INK, (references,)),
+    )  # fmt: skip
     fig.xaxis.axis_label, fig.yaxis.axis_label = swept, axis.label(q.label)
     fig.xaxis.ticker.min_interval = 1
     fig.yaxis.ticker.desired_num_ticks = 5
-    return Chart(
-        name, dress(fig), f"{q.label} needs a segment that has settled.", f"{q.label} over {swept}", {name: axis}
-    )
+    empty = f"{q.label} appears here once a segment has settled."
+    return Chart(name, dress(fig), empty, f"{q.label} over {swept}", q.label, keys)
 
 
 BAR_COLUMNS = ("row", "left", "right", "colour", "part", "shown")
@@ -254,7 +296,7 @@ def bars_chart(total: str, data: Mapping[str, Columns], axis: Axis) -> Chart:
         axis: Of the bars.
     """
     q = quantity(total)
-    fig = _canvas(f"{q.label}: where it goes", 260, y_range=Range1d(-0.6, 1.6), x_range=_bars_range(data))
+    fig = _canvas(180, y_range=Range1d(-0.6, 1.6), x_range=_bars_range(data))
     bars = fig.hbar(
         y="row", left="left", right="right", height=0.62, source=source(data, "bars", BAR_COLUMNS),
         fill_color="colour", line_color="white", line_width=1,
@@ -262,10 +304,12 @@ def bars_chart(total: str, data: Mapping[str, Columns], axis: Axis) -> Chart:
     bars.glyph.tags = [PAPER_TAG]
     fig.add_tools(HoverTool(renderers=[bars], tooltips=[("", "@part"), ("", "@shown")]))
     fig.yaxis.ticker = FixedTicker(ticks=[0, 1])
+    fig.yaxis.major_label_orientation = 1.5708
     fig.yaxis.major_label_overrides = {0: "Measured", 1: "Predicted"}
     fig.ygrid.grid_line_color = None
     fig.xaxis.axis_label = axis.label(q.label)
-    return Chart("bars", dress(fig), "Predicted and measured parts appear here.", f"Parts of {q.label}", {total: axis})
+    empty = "Predicted and measured parts appear here once a segment has settled."
+    return Chart("bars", dress(fig), empty, f"Parts of {q.label}", f"Where the {q.label.lower()} goes")
 
 
 def _bars_range(data: Mapping[str, Columns]) -> Range1d:

@@ -26,6 +26,7 @@ from ..runs.status import Status
 from ..summary import FORMAT, summary
 from .compare import comparison_html, detail_html
 from .feed import Feed, Shown, Still
+from .figures import still
 from .live import bundle, headless
 from .meters import meters_html
 from .state import LabState, Look
@@ -176,7 +177,7 @@ class Lab:
         Raises:
             UnknownNameError: No such figure.
         """
-        return self._still(name)[0]
+        return self._figure_now(name)[0]
 
     # --- display ------------------------------------------------------------------------------------------------
     def show(self, what: str = "comparison") -> None:
@@ -187,7 +188,7 @@ class Lab:
         from IPython.display import display
 
         if what != "comparison":
-            figure, words = self._still(what)
+            figure, words = self._figure_now(what)
             display(bundle(figure, words), raw=True)
         elif self.headless:
             self._show_comparison()
@@ -221,7 +222,7 @@ class Lab:
         if look.traceback:
             print(look.traceback)
         for name in self.figures:
-            figure, words = self._still(name)
+            figure, words = self._figure_now(name)
             if figure.select({"name": "series"}):
                 display(bundle(figure, words), raw=True)
 
@@ -231,12 +232,12 @@ class Lab:
         look, exp = self.state.look(fresh=True), self.state.experiment
         display(HTML(comparison_html(exp, look.comparisons, look.guess) + detail_html(exp, look.comparisons)))
         for name in self.figures:
-            figure, words = self._still(name)
+            figure, words = self._figure_now(name)
             if not figure.select({"name": "series"}):
                 display(bundle(figure, words), raw=True)
         display(HTML(meters_html(look.segments, exp.tick)))
 
-    def _still(self, name: str) -> tuple[Any, str]:
+    def _figure_now(self, name: str) -> tuple[Any, str]:
         """Return a figure of the run as it is now, and what it shows in words."""
         if name not in self.figures:
             raise UnknownNameError(f"no figure {name!r}; {near(name, self.figures)}")
@@ -244,11 +245,11 @@ class Lab:
             look, reader = self.state.look(fresh=True), self.state.reader
             first = look.segments[0].values if look.segments else {}
             shown = Shown(self.state.experiment, {k: v.value for k, v in first.items() if v.value is not None})
-            still = Still()
+            found = Still()
             if reader is not None:
-                Feed(shown, still, reader.machine).pull(reader, look)
-        chart = shown.chart(name, still.data.get(name))
-        return chart.figure, still.words.get(name, chart.label)
+                Feed(shown, found, reader.machine).pull(reader, look)
+        chart = shown.chart(name, found.data.get(name))
+        return still(chart), found.words.get(name, chart.label)
 
     # --- the screen ---------------------------------------------------------------------------------------------
     def _the_screen(self) -> Any:

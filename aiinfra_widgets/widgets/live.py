@@ -107,9 +107,12 @@ class Live(anywidget.AnyWidget):  # type: ignore[misc]
         self._labels: dict[str, str] = {}
         self._batch: _Message | None = None
         shown = [
-            {"name": c.name, "item": bundle(c.figure, "")[FIGURE_MIME], "empty": c.empty, "label": c.label}
+            {
+                "name": c.name, "item": bundle(c.figure, "")[FIGURE_MIME], "empty": c.empty, "label": c.label, "title": c.title,
+                "keys": [{"text": k.text, "sign": k.sign, "colour": k.colour, "source": k.source} for k in c.keys],
+            }
             for c in charts
-        ]
+        ]  # fmt: skip
         super().__init__(charts=shown, classes=list(classes), bokeh_version=bokeh.__version__)
         self.on_msg(self._said)
 

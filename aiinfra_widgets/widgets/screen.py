@@ -71,6 +71,7 @@ class Screen:
 
     # --- building -----------------------------------------------------------------------------------------------
     def _build(self, primary: list[str]) -> None:
+        self._primary = primary = list(dict.fromkeys(primary))
         knobs = self.exp.spec.knobs()
         spec = self.state.spec
         self.setup = {n: Field(k, getattr(spec, n), self._set_up, most=self._most(k)) for n, k in knobs.items()}
@@ -94,8 +95,9 @@ class Screen:
 
     def _predict_card(self, primary: list[str]) -> ipw.Widget:
         first = _box("fields", [self.setup[n].widget for n in primary])
-        rest = grouped({n: f for n, f in self.setup.items() if n not in primary})
+        rest = grouped("More settings", {n: f for n, f in self.setup.items() if n not in primary})
         self.setup_box = _box("setup", [first, rest, _note(f"{LIVE_SIGN} can change while the run goes on")])
+        self._summary_fields = [*primary, *[n for n in self.setup if n not in primary]]
         axis = self.shown.axes.get(self.state.question)
         self.unit = axis.unit if axis else quantity(self.state.question).unit
         self.guess = ipw.Text(placeholder=f"your number, in {self.unit}", continuous_update=True, description="")
@@ -106,13 +108,14 @@ class Screen:
         )
         q = quantity(self.state.question)
         ask = ipw.HTML(
-            f"<p class='aiinfra-question'>What will the <b>{escape(q.label.lower())}</b> be? <small>{escape(q.help)}</small></p>"
+            f"<p class='aiinfra-question'>With this setup, what will the <b>{escape(q.label.lower())}</b> be? <small>{escape(q.help)}</small></p>"
         )
         self.guess_say = _html("message")
         self.answer_box = _box("answer", [ask, _box("commit", [self.guess, self.commit]), self.guess_say])
         self.again = self._button("Start over", "again", "Choose another setup and predict again")
         self.told = _box("told", [self.summary, self.reveal, self.again])
-        return _card("1", "Predict", [_box("predict", [self.setup_box, self.answer_box]), self.told])
+        self.asking = _box("predict", [self.setup_box, self.answer_box])
+        return _card("1", "Predict", [self.asking, self.told])
 
     def _run_card(self, primary: list[str]) -> ipw.Widget:
         self.buttons = {
@@ -125,10 +128,10 @@ class Screen:
         first = [n for n in ("nodes", *primary) if n in self.live]
         first = list(dict.fromkeys(first))
         knobs = _box("knobs", [self.live[n].widget for n in first])
-        more = grouped({n: f for n, f in self.live.items() if n not in first})
-        side = _box("side", [knobs, more, self.log])
+        more = grouped("More that can change", {n: f for n, f in self.live.items() if n not in first})
+        side = _box("side", [knobs, more, self.ranks, self.log])
         body = _box("body", [side, self.feed_charts])
-        return _card("2", "Run and change", [_box("toolbar", list(self.buttons.values())), body, self.ranks])
+        return _card("2", "Run and change", [_box("toolbar", list(self.buttons.values())), body])
 
     def _compare_card(self) -> ipw.Widget:
         return _card("3", "Compare", [self.table, self.compare_charts, self.detail, self.meters])
@@ -197,6 +200,7 @@ class Screen:
         with self.lock:
             _set(self.header, header.header_html(self.exp, look, self.problem))
             _set(self.failure, header.failure_html(look))
+            _visible(self.failure, bool(self.failure.value))
             self._draw_predict(look)
             self._draw_run(look)
             _set(self.table, comparison_html(self.exp, look.comparisons, look.guess))
@@ -205,14 +209,13 @@ class Screen:
 
     def _draw_predict(self, look: Look) -> None:
         open_ = look.phase == "setup" or (look.phase == "ended" and look.guess is None and not look.run)
-        _visible(self.setup_box, open_)
-        _visible(self.answer_box, open_)
+        _visible(self.asking, open_)
         _visible(self.told, not open_)
         if not open_ and self._revealed != (look.guess, self.state.spec):
             self._revealed = (look.guess, self.state.spec)
             prediction, refused = self.state.predict()
             _set(self.reveal, header.reveal_html(self.exp, look.guess, prediction, refused))
-            _set(self.summary, spec_html(self.state, list(self.setup)))
+            _set(self.summary, spec_html(self.state, self._summary_fields, len(self._primary)))
         _visible(self.again, not look.going)
 
     def _draw_run(self, look: Look) -> None:
@@ -271,10 +274,10 @@ class _Split:
         self._of[chart].say(chart, text)
 
 
-def spec_html(state: LabState, names: list[str]) -> str:
-    """Return the setup in one line: what differs from the defaults, and the node count."""
+def spec_html(state: LabState, names: list[str], always: int) -> str:
+    """Return the setup in one line: the first `always` of `names`, and what differs from its default."""
     knobs = state.experiment.spec.knobs()
-    said = [n for n in names if n == "nodes" or getattr(state.spec, n) != knobs[n].default]
+    said = [n for i, n in enumerate(names) if i < always or getattr(state.spec, n) != knobs[n].default]
     items = "".join(
         f"<span title='{escape(knobs[n].help)}'>{escape(knobs[n].label)} <b>{escape(str(getattr(state.spec, n)))}</b></span>"
         for n in said

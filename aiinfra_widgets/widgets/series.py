@@ -87,11 +87,14 @@ def _means(rows: Array, size: int) -> Array:
     return means
 
 
-def upper(values: Any, quantile: float = 0.97, room: float = 1.25) -> float | None:
-    """Return where a y axis ends: above nearly all values, so that one hiccup does not flatten the rest; None for no value."""
+def upper(values: Any, pieces: int = 16, room: float = 1.9) -> float | None:
+    """Return where a y axis ends: above the median of every sixteenth of the series, None for no value.
+
+    A hiccup of the machine does not flatten the rest, and a stretch that really is higher is seen.
+    """
     finite = np.asarray(values, dtype=float)
     finite = finite[np.isfinite(finite)]
     if not finite.size:
         return None
-    top = float(np.quantile(finite, quantile)) * room
+    top = max(float(np.median(p)) for p in np.array_split(finite, min(pieces, finite.size))) * room
     return top if top > 0 else None

@@ -37,6 +37,13 @@ function documentOf(B, id) {
   throw new Error("no Bokeh document for " + id);
 }
 
+function make(tag, name, ...children) {
+  const el = document.createElement(tag);
+  if (name) el.className = name;
+  el.append(...children);
+  return el;
+}
+
 function skin(doc, el) {
   const css = getComputedStyle(el);
   const get = (name, otherwise) => css.getPropertyValue(name).trim() || otherwise;
@@ -69,13 +76,20 @@ class Chart {
     this.el.className = "aiinfra-chart aiinfra-chart-" + this.spec.name;
     this.el.setAttribute("role", "img");
     this.el.setAttribute("aria-label", this.spec.label);
-    this.empty = document.createElement("figcaption");
-    this.empty.className = "aiinfra-chart-empty";
-    this.empty.textContent = this.spec.empty;
-    this.el.appendChild(this.empty);
-    const target = document.createElement("div");
-    this.el.appendChild(target);
+    const head = make("figcaption", "aiinfra-chart-head", make("b", "", this.spec.title));
+    for (const key of this.spec.keys) {
+      const sign = make("i", "aiinfra-key aiinfra-key-" + key.sign);
+      sign.style.setProperty("--key", key.colour);
+      const entry = make("span", "", sign, key.text);
+      entry.dataset.source = key.source;
+      entry.hidden = true;
+      head.appendChild(entry);
+    }
+    this.empty = make("p", "aiinfra-chart-empty", this.spec.empty);
+    const target = make("div", "aiinfra-chart-body");
+    this.el.append(head, this.empty, target);
     parent.appendChild(this.el);
+    this.blank(true);
     this.views = await B.embed.embed_item(this.spec.item, target);
     this.doc = documentOf(B, this.spec.item.root_id);
     for (const m of this.doc._all_models.values()) {
@@ -91,6 +105,8 @@ class Chart {
     }
   }
 
+  blank(yes) { this.el.classList.toggle("aiinfra-chart-blank", yes); }
+
   zoom(range) {
     if (!range || !this.range) return;
     this.sent = range;
@@ -101,8 +117,9 @@ class Chart {
     const source = this.sources[update.source];
     if (!source) return;
     if (update.reset) source.data = columns; else source.stream(columns, null);
-    if (update.seen) this.empty.hidden = true;
-    else if (update.seen === false) this.empty.hidden = false;
+    const points = source.get_length() ?? 0;
+    for (const entry of this.el.querySelectorAll("[data-source]")) if (entry.dataset.source === update.source) entry.hidden = points === 0;
+    if (update.seen != null) this.blank(!update.seen);
   }
 }
 
