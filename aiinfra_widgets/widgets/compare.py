@@ -81,7 +81,7 @@ def _segment(exp: Experiment, found: Sequence[Comparison], i: int, guess: float 
         words = "too short to compare"
     else:
         words = verdict if row and row.predicted else "no prediction"
-    own = f'<span class="aiinfra-own">you: {escape(show(exp.compared[0], guess))}</span>' if guess else ""
+    own = f'<span class="aiinfra-own">you: {escape(show(exp.compared[0], guess))} \u00b7 </span>' if guess else ""
     cells = (
         f"<td>{s.index}</td><td>{escape(what)}</td><td class='n'>{s.first_tick}\u2013{s.first_tick + s.ticks}</td>"
         f"<td class='n'>{own}{_value(row.predicted if row else None)}</td><td class='n'>{_value(row.measured if row else None)}</td>"

@@ -230,6 +230,7 @@ def _digits(axis: Axis) -> str:
 
 POINT_COLUMNS = ("at", "value", "low", "high", "text")
 CURVE_COLUMNS = ("at", "value", "low", "high")
+NAME_COLUMNS = ("at", "value", "text", "lift")
 
 
 def scaling_chart(name: str, swept: str, data: Mapping[str, Columns]) -> Chart:
@@ -239,7 +240,7 @@ def scaling_chart(name: str, swept: str, data: Mapping[str, Columns]) -> Chart:
         name: "speedup" or "efficiency_frac".
         swept: What the x axis is called.
         data: Sources `model` (at, value, low, high), `references` (at, value; NaN between two curves),
-            `reference_names` (at, value, text), `points` (at, value, low, high, text); in the axis' unit.
+            `reference_names` (at, value, text, lift in pixels), `points` (at, value, low, high, text); in the axis' unit.
     """
     q, axis = quantity(name), axis_of(name)
     fig = _canvas(180, y_range=_follow(data, 0, 4 if name == "speedup" else 125))
@@ -254,8 +255,8 @@ def scaling_chart(name: str, swept: str, data: Mapping[str, Columns]) -> Chart:
     references.glyph.tags = [INK_TAG]
     fig.add_layout(
         LabelSet(
-            x="at", y="value", text="text", source=source(data, "reference_names", ("at", "value", "text")),
-            text_font_size="11px", text_color=INK, text_align="right", x_offset=-4, y_offset=3,
+            x="at", y="value", text="text", source=source(data, "reference_names", NAME_COLUMNS),
+            text_font_size="11px", text_color=INK, text_align="right", x_offset=-4, y_offset="lift",
         )
     )  # fmt: skip
     model = source(data, "model", CURVE_COLUMNS)

@@ -28,7 +28,7 @@ from .compare import comparison_html, detail_html
 from .feed import Feed, Shown, Still
 from .figures import still
 from .live import bundle, headless
-from .meters import meters_html
+from .meters import meters_table_html
 from .state import LabState, Look
 
 #: Seconds between two looks at a run that is watched.
@@ -188,8 +188,7 @@ class Lab:
         from IPython.display import display
 
         if what != "comparison":
-            figure, words = self._figure_now(what)
-            display(bundle(figure, words), raw=True)
+            _display_figure(*self._figure_now(what))
         elif self.headless:
             self._show_comparison()
         else:
@@ -224,7 +223,7 @@ class Lab:
         for name in self.figures:
             figure, words = self._figure_now(name)
             if figure.select({"name": "series"}):
-                display(bundle(figure, words), raw=True)
+                _display_figure(figure, words)
 
     def _show_comparison(self) -> None:
         from IPython.display import HTML, display
@@ -234,8 +233,8 @@ class Lab:
         for name in self.figures:
             figure, words = self._figure_now(name)
             if not figure.select({"name": "series"}):
-                display(bundle(figure, words), raw=True)
-        display(HTML(meters_html(look.segments, exp.tick)))
+                _display_figure(figure, words)
+        display(HTML(meters_table_html(look.segments, exp.tick)))
 
     def _figure_now(self, name: str) -> tuple[Any, str]:
         """Return a figure of the run as it is now, and what it shows in words."""
@@ -336,6 +335,17 @@ class _Follower(threading.Thread):
             screen.problem = f"The run can no longer be followed: {error}"
             screen.draw(self._lab.state._look)
         self._lab._ended.set()
+
+
+def _display_figure(figure: Any, words: str) -> None:
+    """Leave a figure in the notebook, or say in a script what it would show."""
+    from IPython.core.getipython import get_ipython
+    from IPython.display import display
+
+    if get_ipython() is None:  # type: ignore[no-untyped-call]
+        print(words)
+    else:
+        display(bundle(figure, words), raw=True)
 
 
 def _at_exit(of: weakref.ref[Lab]) -> None:

@@ -52,3 +52,16 @@ def _meter(segments: Sequence[Segment], name: str, rate: str, tick: str) -> str:
         f'<div class="aiinfra-meter">{head}<b>{escape(show(name, value.value))}</b>'
         f'<small><span class="aiinfra-tag" title="{escape(value.how)}">{escape(value.method)}</span> {escape(per)}</small></div>'
     )
+
+
+def meters_table_html(segments: Sequence[Segment], tick: str) -> str:
+    """Return the same as a plain table, for a page without our style sheet."""
+    rows = []
+    for name, rate in METERS:
+        value = total(segments, name)
+        now = segments[-1].values.get(rate) if rate and segments else None
+        per = show(rate, now.value) if now is not None else ""
+        cells = (show(name, value.value), value.method, value.how) if value else ("not known", "", NEED[name])
+        rows.append("".join(f"<td>{escape(c)}</td>" for c in (quantity(name).label, cells[0], per, cells[1], cells[2])))
+    head = "".join(f"<th>{escape(t)}</th>" for t in ("", "So far", f"Per {tick} now", "Method", "How"))
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(f'<tr>{r}</tr>' for r in rows)}</tbody></table>"

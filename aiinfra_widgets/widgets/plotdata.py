@@ -184,9 +184,7 @@ class Scaling:
         joined = [np.concatenate([c, gap]) for c in curves.values()] or [np.array([])]
         places = [np.concatenate([at, gap]) for _ in curves] or [np.array([])]
         found["references"] = {"at": np.concatenate(places), "value": np.concatenate(joined)}
-        found["reference_names"] = {
-            "at": np.full(len(curves), at[-1]), "value": np.array([c[-1] for c in curves.values()], float), "text": list(curves),
-        }  # fmt: skip
+        found["reference_names"] = _names(curves, at)
         found["points"] = self._points(points, base, drawn)
         tops = [np.asarray(s[k], float) for s in found.values() for k in ("value", "high") if k in s and len(s[k])]
         top = float(np.nanmax(np.concatenate(tops))) if tops else 1.0
@@ -202,3 +200,13 @@ class Scaling:
             columns[column] = drawn(values, base, where) if points else np.array([])
         columns["text"] = [f"segment {p['segment']}, {difference(None, p['spec'])}" for p in points]
         return columns
+
+
+def _names(curves: Mapping[str, Any], at: Any) -> Columns:
+    """Return the names of the curves at their right end, in turn above and below, since two curves may lie close."""
+    return {
+        "at": np.full(len(curves), at[-1]),
+        "value": np.array([c[-1] for c in curves.values()], float),
+        "text": list(curves),
+        "lift": np.array([3.0 if i % 2 == 0 else -15.0 for i in range(len(curves))]),
+    }

@@ -110,7 +110,7 @@ class Screen:
         ask = ipw.HTML(
             f"<p class='aiinfra-question'>With this setup, what will the <b>{escape(q.label.lower())}</b> be? <small>{escape(q.help)}</small></p>"
         )
-        self.guess_say = _html("message")
+        self.guess_say = _html("guess-say")
         self.answer_box = _box("answer", [ask, _box("commit", [self.guess, self.commit]), self.guess_say])
         self.again = self._button("Start over", "again", "Choose another setup and predict again")
         self.told = _box("told", [self.summary, self.reveal, self.again])
@@ -146,10 +146,15 @@ class Screen:
     def act(self, action: str) -> None:
         """Carry out a button; whatever goes wrong is said on the screen."""
         self.problem = ""
+        _set(self.guess_say, "")
         try:
             self._actions[action]()
         except LabError as error:
-            self.problem = str(error)
+            if action == "commit":
+                text = str(error).removeprefix(f"{quantity(self.state.question).label}: ")
+                _set(self.guess_say, f'<span class="aiinfra-say aiinfra-say-bad" role="alert">{escape(text)}</span>')
+            else:
+                self.problem = str(error)
         self.draw(self.state.look())
 
     def read_guess(self) -> float:
@@ -323,6 +328,9 @@ def _set(widget: ipw.HTML, html: str) -> None:
 
 
 def _visible(widget: ipw.Widget, yes: bool) -> None:
-    display = None if yes else "none"
-    if widget.layout.display != display:
-        widget.layout.display = display
+    """Show or hide by a class: a style would lose against the style sheet's grids."""
+    hidden = "aiinfra-hidden" in widget._dom_classes
+    if yes and hidden:
+        widget.remove_class("aiinfra-hidden")
+    elif not yes and not hidden:
+        widget.add_class("aiinfra-hidden")
