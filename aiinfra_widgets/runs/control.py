@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import secrets
+import stat
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ..errors import ControlError, near
 from ..experiment import Knob, Spec, experiment
 from .layout import RunDir, keep_prediction, write_json
+
+#: A request is a few hundred bytes; more is something else.
+MOST_BYTES = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +91,8 @@ def pending(run: RunDir) -> list[Request]:
     """Return the requests in the inbox, oldest first; what is not a request is left for the controller to refuse."""
     found = []
     for path in sorted(run.inbox.glob("[0-9]*.json")):
-        try:
-            found.append(parse(json.loads(path.read_text())))
-        except (ValueError, ControlError, FileNotFoundError):
-            continue
+        with contextlib.suppress(ControlError):
+            found.append(read(path))
     return found
 
 
@@ -106,11 +111,50 @@ def parse(data: Any) -> Request:
             or not isinstance(request.verb, str)
         ):
             raise TypeError("changes and arguments are objects, verb is text")
-        if request.at_tick is not None and not isinstance(request.at_tick, int):
+        if not isinstance(request.id, str) or not isinstance(request.by, str):
+            raise TypeError("id and by are text")
+        if request.at_tick is not None and (not isinstance(request.at_tick, int) or isinstance(request.at_tick, bool)):
             raise TypeError("at_tick is a whole number")
     except (TypeError, KeyError, AttributeError) as error:
         raise ControlError(f"not a request: {error}") from error
     return request
+
+
+def read(path: Path) -> Request:
+    """Read one file of the inbox, where anyone may put anything.
+
+    Raises:
+        ControlError: Not a request: no regular file, too large, no JSON, not of the form.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | getattr(os, "O_NOFOLLOW", 0))
+        with open(handle, "rb") as file:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise ControlError("not a request: no regular file")
+            text = file.read(MOST_BYTES + 1)
+        if len(text) > MOST_BYTES:
+            raise ControlError(f"not a request: larger than {MOST_BYTES} bytes")
+        return parse(json.loads(text))
+    except (OSError, ValueError, RecursionError) as error:
+        if isinstance(error, ControlError):
+            raise
+        raise ControlError(f"not a request: {getattr(error, 'strerror', None) or error}") from error
+
+
+def discard(run: RunDir) -> list[str]:
+    """Put aside what was asked of a run "as soon as possible" and never decided, before it is resumed; return the ids.
+
+    A `stop` that the last incarnation could not take any more would otherwise end the next one at its first boundary.
+    What was asked for a certain tick stays.
+    """
+    found = []
+    for path in sorted(run.inbox.glob("[!.]*.json")):
+        with contextlib.suppress(ControlError):
+            if read(path).at_tick is not None:
+                continue
+        path.replace(run.taken / path.name)
+        found.append(path.stem)
+    return found
 
 
 def wait_decided(

@@ -4,14 +4,32 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from .layout import RunDir, write_json
 
 
-def write_job(pool: Path, run: RunDir, incarnation: int, size: int, *, detached: bool = False) -> None:
-    """Put a job into a pool's queue; also what a controller does when the run must grow beyond the pool."""
+def write_job(
+    pool: Path,
+    run: RunDir,
+    incarnation: int,
+    size: int,
+    *,
+    detached: bool = False,
+    spec: Mapping[str, Any] | None = None,
+) -> None:
+    """Put a job into a pool's queue; also what a controller does when the run must grow beyond the pool.
+
+    Args:
+        pool: The pool's folder.
+        run: What to carry.
+        incarnation: Of the run, for its file names.
+        size: Ranks it needs.
+        detached: Whether it goes on without its owner.
+        spec: What to run with; None takes the checkpoint's, else the run's own.
+    """
     name = f"{time.time_ns():020d}-{secrets.token_hex(2)}.json"
-    write_json(
-        pool / "jobs" / name, {"run": str(run.path), "incarnation": incarnation, "size": size, "detached": detached}
-    )
+    job = {"run": str(run.path), "incarnation": incarnation, "size": size, "detached": detached}
+    write_json(pool / "jobs" / name, {**job, "spec": dict(spec)} if spec is not None else job)

@@ -108,15 +108,23 @@ class RunDir:
         """
         try:
             data: dict[str, Any] = json.loads(self.manifest.read_text())
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise RunFormatError(f"{self.path} is not a run: it has no run.json; see: aiinfra runs") from None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise RunFormatError(f"{self.manifest}: not readable as JSON ({error})") from error
+        except OSError as error:
+            raise RunFormatError(f"{self.manifest}: not readable ({error.strerror or error})") from error
+        if not isinstance(data, dict):
+            raise RunFormatError(
+                f"{self.manifest}: holds no JSON object, so {self.path} is not a run; see: aiinfra runs"
+            )
         if data.get("format") != FORMAT:
             raise RunFormatError(
                 f"{self.path}: run directory of format {data.get('format')!r}; this release reads format {FORMAT}; "
-                f"open it with the release that made it ({data.get('versions', {}).get('aiinfra-lab', 'unknown')})"
+                f"open it with the release that made it ({_made_by(data)})"
             )
+        if not isinstance(data.get("experiment"), str) or not isinstance(data.get("spec"), dict):
+            raise RunFormatError(f"{self.manifest}: names no experiment, or no spec; it was damaged or edited")
         return data
 
     def read_spec(self) -> Spec:
@@ -130,8 +138,18 @@ class RunDir:
 
     def incarnations(self) -> int:
         """Return how many times the run was launched, 0 when never."""
-        numbers = [int(p.name.split("-")[0]) for p in (self.path / "events").glob("*-*.jsonl")]
-        return max(numbers, default=-1) + 1
+        return max((incarnation_of(p) for p in (self.path / "events").glob("*-*.jsonl")), default=-1) + 1
+
+
+def incarnation_of(path: Path) -> int:
+    """Return the incarnation that a file of a run belongs to by its name, -1 where somebody else put it there."""
+    number = path.name.split("-")[0]
+    return int(number) if number.isdecimal() else -1
+
+
+def _made_by(manifest: Mapping[str, Any]) -> str:
+    known = manifest.get("versions")
+    return f"aiinfra-lab {known['aiinfra-lab']}" if isinstance(known, dict) and "aiinfra-lab" in known else "unknown"
 
 
 def write_json(path: Path, data: Mapping[str, Any], *, durable: bool = False) -> None:
@@ -237,8 +255,8 @@ def find(name: str, folder: Path) -> RunDir:
     Raises:
         RunFormatError: There is no such run; the newest ones are named.
     """
-    if os.sep in name or Path(name, "run.json").is_file():
-        return _checked(RunDir(Path(name).resolve()))
+    if (os.sep in name or _is_folder_here(name)) and "\0" not in name:
+        return _checked(RunDir(Path(name).expanduser().resolve()))
     known = sorted(p.parent.name for p in folder.glob("*/run.json"))
     if name == "last" and known:
         return _checked(RunDir(folder / known[-1]))
@@ -247,6 +265,13 @@ def find(name: str, folder: Path) -> RunDir:
         return _checked(RunDir(folder / match[0]))
     hint = f"it could be {', '.join(match)}" if match else f"newest: {', '.join(known[-3:]) or 'there are none'}"
     raise RunFormatError(f"no run {name!r} in {folder}; {hint}; see: aiinfra runs")
+
+
+def _is_folder_here(name: str) -> bool:
+    try:
+        return Path(name, "run.json").is_file()
+    except (OSError, ValueError):  # no name that a file can have
+        return False
 
 
 def _checked(run: RunDir) -> RunDir:

@@ -19,7 +19,7 @@ import numpy as np
 from ..experiment import Experiment, Spec, experiment
 from ..machine.profile import Machine
 from ..quantities import QUANTITIES, Prediction, Value
-from .layout import RunDir
+from .layout import RunDir, incarnation_of
 from .writer import HEAD
 
 if TYPE_CHECKING:
@@ -110,19 +110,22 @@ class RunReader:
 
     def poll(self) -> bool:
         """Read what is new; return whether anything was."""
-        fresh = self._poll_events()
+        fresh = self.poll_events()
         return self._poll_samples() or fresh
 
     # --- events -------------------------------------------------------------------------------------------------
-    def _poll_events(self) -> bool:
+    def poll_events(self) -> bool:
+        """Read new events only; return whether there were any."""
         new: list[Event] = []
-        for path in sorted((self.run.path / "events").glob("*.jsonl")):
-            incarnation = int(path.name.split("-")[0])
+        for path in self._files("events", ".jsonl"):
+            incarnation = incarnation_of(path)
             for line in self._tail(path).splitlines():
                 try:
-                    new.append({"incarnation": incarnation, **json.loads(line)})
-                except ValueError:
+                    event = {"incarnation": incarnation, **json.loads(line)}
+                except (ValueError, TypeError):
                     continue  # a line that was torn by a crash and then continued by nobody
+                if {"kind", "by", "t_s"} <= event.keys():
+                    new.append(event)
         if new:
             self.events = sorted(self.events + new, key=lambda e: (e["incarnation"], e["t_s"]))
         return bool(new)
@@ -146,7 +149,7 @@ class RunReader:
         import pandas as pd
 
         frames = []
-        for path in sorted((self.run.path / "samples").glob("*.csv")):
+        for path in self._files("samples", ".csv"):
             data = self._tail(path)
             if not data:
                 continue
@@ -156,7 +159,9 @@ class RunReader:
             if not data:
                 continue
             incarnation, node = (int(x) for x in path.stem.split("-"))
-            frame = pd.read_csv(io.BytesIO(data), names=self._columns[path], on_bad_lines="skip")
+            frame = _rows(data, self._columns[path])
+            if frame.empty:
+                continue
             frame.insert(0, "node", node)
             frame.insert(0, "incarnation", incarnation)
             frames.append(frame)
@@ -261,11 +266,27 @@ class RunReader:
             segment.prediction = Prediction.from_json(record["prediction"])
         segment.refused = record.get("refused", "")
 
+    def _files(self, folder: str, ending: str) -> list[Path]:
+        """Files of the form INCARNATION-WRITER, oldest incarnation first; what else lies there is not ours."""
+        found = [p for p in (self.run.path / folder).glob(f"*-*{ending}") if incarnation_of(p) >= 0]
+        return sorted(found, key=lambda p: (incarnation_of(p), p.name))
+
     def _tail(self, path: Path) -> bytes:
         return self._tails.setdefault(path, Tail(path)).lines()
 
 
 _COMBINE = {"max": "max", "mean": "mean", "sum": "sum", "first": "first"}
+
+
+def _rows(data: bytes, columns: list[str]) -> pd.DataFrame:
+    """Whole lines of a sample file as numbers; a line that a full disk tore and that was written on is left out."""
+    import pandas as pd
+
+    frame = pd.read_csv(io.BytesIO(data), names=columns, on_bad_lines="skip", encoding_errors="replace")
+    if any(frame[c].dtype == object for c in columns):
+        frame = frame.apply(pd.to_numeric, errors="coerce")
+    whole = frame[list(HEAD)].notna().all(axis=1)
+    return frame if whole.all() else frame[whole].astype(dict.fromkeys(("tick", "nodes", "segment"), "int64"))
 
 
 def _combine(column: str) -> str:
@@ -295,3 +316,10 @@ def _empty(columns: Iterable[str]) -> pd.DataFrame:
 def last_ticks(reader: RunReader) -> Mapping[int, int]:
     """Return the last tick that each node reported."""
     return {node: int(row["tick"]) for node, row in reader.latest().items()}
+
+
+def last_segment(run: RunDir) -> int:
+    """Return the highest segment index that was begun in `run`, -1 for none; a next one never uses an index twice."""
+    reader = RunReader(run)
+    reader.poll_events()
+    return max((int(e["segment"]) for e in reader.kind("segment")), default=-1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from .reader import Event, RunReader
@@ -49,14 +50,16 @@ def status(reader: RunReader) -> Status:
     run = reader.run
     newest = run.incarnations() - 1
     ticks = {n: int(r["tick"]) for n, r in reader.latest().items()}
+    if not run.manifest.exists():
+        return Status("interrupted", f"{run.path} was deleted or moved; its ranks end at their next look", ticks)
     if newest < 0:
         return Status("new", "nothing was launched yet", ticks, f"start it with: aiinfra resume {run.id}")
     events = [e for e in reader.events if e["incarnation"] == newest]
     outcome = _outcome(reader, newest)
-    if outcome is not None:
+    if outcome is not None and (outcome["state"] != "relaunch" or _supervised(reader.kind("launching", "queued"))):
         return _ended_by_itself(reader, outcome, ticks)
     errors = [e for e in events if e["kind"] == "error"]
-    launch = [e for e in events if e["by"] == "launch"]
+    launch = [e for e in events if e["by"] in {"launch", "owner"}]
     ended = [e for e in launch if e["kind"] in {"ranks-ended", "launch-failed", "owner-gone-end"}]
     if errors or ended:
         return _broken(reader, newest, errors, ended, ticks)
@@ -69,20 +72,11 @@ def status(reader: RunReader) -> Status:
 
 
 def _alive(reader: RunReader, newest: int, events: list[Event], ticks: dict[int, int]) -> Status:
-    held = [e["kind"] for e in events if e["kind"] in {"paused", "resumed", "segment"}]
+    held = [e["kind"] for e in events if e["kind"] in {"paused", "resumed"}]
     active = reader.kind("segment")[-1].get("members", [])
-    now = time.time()
-    for node in active:
-        beat = reader.run.heartbeat(newest, node)
-        silent = now - beat.stat().st_mtime if beat.exists() else 0.0
-        if silent > STALL_S:
-            where = f"{reader.experiment.tick} {ticks.get(node, 0)}"
-            return Status(
-                "stalled",
-                f"node {node} stands still since {silent:.0f} s, after {where}",
-                ticks,
-                "stop the run, or wait",
-            )
+    silent = {n: s for n in active if (s := _silence_of_s(reader.run.heartbeat(newest, n))) > STALL_S}
+    if silent:
+        return _stalled(reader, silent, events, ticks)
     if held and held[-1] == "paused":
         return Status("paused", "every node waits at the boundary", ticks, "resume")
     lost = [e for e in events if e["kind"] == "rank-lost"]
@@ -92,6 +86,38 @@ def _alive(reader: RunReader, newest: int, events: list[Event], ticks: dict[int,
             "degraded", f"node {names} died; the others went on at {reader.experiment.tick} {lost[-1]['tick']}", ticks
         )
     return Status("running", f"{len(active)} node{'s' if len(active) != 1 else ''} at work", ticks)
+
+
+def _stalled(reader: RunReader, silent: dict[int, float], events: list[Event], ticks: dict[int, int]) -> Status:
+    """Name who stands still: one stopped process holds up all the others, so look at the processes first."""
+    pids = {e["by"]: e["pid"] for e in events if e["kind"] == "started"}
+    stopped = [n for n in silent if _process_state(pids.get(n)) in {"stopped", "tracing-stop"}]
+    who = stopped or sorted(silent)
+    names = f"node{'s' if len(who) > 1 else ''} {', '.join(map(str, who))}"
+    verb = "stand" if len(who) > 1 else "stands"
+    since, tick = max(silent[n] for n in who), max(ticks.get(n, 0) for n in who)
+    message = f"{names} {verb} still since {since:.0f} s, after {reader.experiment.tick} {tick}"
+    if stopped:
+        message += f" (process {', '.join(str(pids[n]) for n in stopped)} was stopped)"
+    hint = f"kill -CONT {' '.join(str(pids[n]) for n in stopped)}" if stopped else "wait"
+    return Status("stalled", message, ticks, f"{hint}, or stop the run")
+
+
+def _process_state(pid: int | None) -> str:
+    """What the system says of a process here, "" where there is none."""
+    import psutil
+
+    try:
+        return str(psutil.Process(pid).status()) if pid is not None else ""
+    except psutil.Error:
+        return ""
+
+
+def _silence_of_s(beat: Path) -> float:
+    try:
+        return time.time() - beat.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def _ended_by_itself(reader: RunReader, outcome: dict[str, Any], ticks: dict[int, int]) -> Status:
@@ -132,8 +158,8 @@ def resume_hint(reader: RunReader) -> str:
 def latest_checkpoint_tick(reader: RunReader) -> int | None:
     """Return the tick of the checkpoint that LATEST points to, or None."""
     try:
-        return int((reader.run.checkpoints / "LATEST").read_text())
-    except (FileNotFoundError, ValueError):
+        return int((reader.run.checkpoints / "LATEST").read_text().partition(".")[0])
+    except (OSError, ValueError):
         return None
 
 
@@ -146,9 +172,9 @@ def traceback_of(reader: RunReader) -> str:
 def _outcome(reader: RunReader, incarnation: int) -> dict[str, Any] | None:
     try:
         data: dict[str, Any] = json.loads(reader.run.outcome(incarnation).read_text())
-    except (FileNotFoundError, ValueError):
+    except (OSError, ValueError):
         return None
-    return data
+    return data if isinstance(data, dict) and "state" in data else None
 
 
 def _supervised(launch: list[Event]) -> bool:
@@ -156,23 +182,17 @@ def _supervised(launch: list[Event]) -> bool:
     import psutil
 
     for event in reversed(launch):
-        if event["kind"] == "launching":
+        if event["kind"] in {"launching", "queued"}:
             try:
-                born = psutil.Process(event["pid"]).create_time()
-            except psutil.NoSuchProcess:
+                process = psutil.Process(event["pid"])
+                same = abs(process.create_time() - float(event["born_s"])) < 1.0
+                return same and process.status() != psutil.STATUS_ZOMBIE
+            except (psutil.NoSuchProcess, KeyError, TypeError):
                 return False
-            return abs(born - float(event["born_s"])) < 1.0
     return False
 
 
 def _silence_s(reader: RunReader, incarnation: int) -> float:
     """Seconds since any file of the run changed."""
-    newest = max(
-        (
-            p.stat().st_mtime
-            for sub in ("heartbeats", "events", "samples")
-            for p in (reader.run.path / sub).glob(f"{incarnation}-*")
-        ),
-        default=0.0,
-    )
-    return time.time() - newest
+    files = (p for sub in ("heartbeats", "events", "samples") for p in (reader.run.path / sub).glob(f"{incarnation}-*"))
+    return min((_silence_of_s(p) for p in files), default=time.time())

@@ -66,7 +66,7 @@ def samples(folder: Path, query: str = "select * from samples") -> pd.DataFrame:
                     "spec": json.dumps(data["spec"]),
                 }
             )
-        except (ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError):
             continue
     connection = duckdb.connect()
     connection.register("runs", pd.DataFrame(rows, columns=["run", "experiment", "made_at", "machine_id", "spec"]))
@@ -78,7 +78,7 @@ def samples(folder: Path, query: str = "select * from samples") -> pd.DataFrame:
                       cast(regexp_extract(filename, '(\\d+)-(\\d+)\\.csv', 1) as int) as incarnation,
                       cast(regexp_extract(filename, '(\\d+)-(\\d+)\\.csv', 2) as int) as node, * exclude (filename)
                from read_csv(?, union_by_name=true, filename=true, ignore_errors=true, header=true)""".replace(
-                "?", repr(files)
+                "?", "[" + ", ".join("'" + f.replace("'", "''") + "'" for f in files) + "]"
             )
         )
     else:
