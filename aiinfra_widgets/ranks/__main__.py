@@ -14,6 +14,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+import psutil
 from mpi4py import MPI
 
 from ..errors import LabError
@@ -126,6 +127,8 @@ def _die_with_launcher() -> None:
     """Be killed when mpiexec is (Linux): the second line behind the supervisor."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    if os.getppid() == 1 and psutil.Process(1).name() not in {"mpiexec", "prterun", "prted", "orted"}:
+        raise SystemExit("mpiexec ended before this rank was up")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+import secrets
 import shutil
 import threading
 from collections.abc import Mapping
@@ -21,6 +23,7 @@ from ..runs.layout import RunDir, write_json
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 KEEP = 2
+_NAME = re.compile(r"[0-9]{1,18}(\.[0-9a-f]+)?")
 
 
 class CheckpointWriter:
@@ -64,12 +67,17 @@ class CheckpointWriter:
 
 def save(run: RunDir, tick: int, spec: Mapping[str, Any], segment: int, arrays: Arrays) -> Path:
     """Write one checkpoint and move LATEST to it. `arrays` are contiguous, any dtype that safetensors knows."""
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
+    # A second checkpoint of the same tick gets a folder of its own: the one that LATEST names is never touched.
     name = f"{tick:010d}"
-    part = run.checkpoints / f".{name}.{os.getpid()}"
-    final = run.checkpoints / name
+    taken = sum(1 for _ in run.checkpoints.glob(f"{name}*"))
+    final = run.checkpoints / (f"{name}.{secrets.token_hex(3)}" if taken else name)
+    part = run.checkpoints / f".{final.name}.part"
     try:
+        for left in run.checkpoints.glob(".*.part"):  # of a writer that was killed: there is one at a time
+            shutil.rmtree(left)
         part.mkdir()
         state = part / "state.safetensors"
         save_file(dict(arrays), state)
@@ -77,20 +85,20 @@ def save(run: RunDir, tick: int, spec: Mapping[str, Any], segment: int, arrays: 
         write_json(part / "meta.json", meta, durable=True)
         _sync(state)
         _sync(part)
-        if final.exists():
-            shutil.rmtree(final)
         part.rename(final)
+        _sync(run.checkpoints)
         pointer = run.checkpoints / ".LATEST"
-        pointer.write_text(str(tick))
+        pointer.write_text(final.name)
         _sync(pointer)
         pointer.replace(run.checkpoints / "LATEST")
         _sync(run.checkpoints)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         shutil.rmtree(part, ignore_errors=True)
-        raise StorageError(f"cannot write a checkpoint in {run.checkpoints}: {error.strerror or error}") from error
-    for old in sorted(run.checkpoints.glob("[0-9]*"))[:-KEEP]:
-        if old != final:
-            shutil.rmtree(old, ignore_errors=True)
+        reason = getattr(error, "strerror", None) or error
+        raise StorageError(f"cannot write a checkpoint in {run.checkpoints}: {reason}") from error
+    older = sorted((p for p in run.checkpoints.glob("[0-9]*") if p != final), key=lambda p: p.stat().st_mtime_ns)
+    for old in older[: 1 - KEEP]:
+        shutil.rmtree(old, ignore_errors=True)
     return final
 
 
@@ -105,17 +113,22 @@ def load(run: RunDir) -> tuple[dict[str, Any], dict[str, np.ndarray[Any, Any]]] 
     pointer = run.checkpoints / "LATEST"
     if not pointer.exists():
         return None
-    folder = run.checkpoints / f"{int(pointer.read_text()):010d}"
-    state = folder / "state.safetensors"
+    folder = pointer
     try:
+        name = pointer.read_text().strip()
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"it holds {name[:40]!r}, which is no name of a checkpoint")
+        folder = run.checkpoints / name
+        state = folder / "state.safetensors"
         meta: dict[str, Any] = json.loads((folder / "meta.json").read_text())
         if _sha256(state) != meta["sha256"]:
             raise ValueError("its checksum is not the one written")
+        meta = {"tick": int(meta["tick"]), "spec": dict(meta["spec"]), "segment": int(meta["segment"])}
         return meta, load_file(state)
-    except (OSError, ValueError, KeyError) as error:
-        raise RunFormatError(
-            f"checkpoint {folder} is damaged: {error}; delete it and put another number into {pointer}"
-        ) from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        others = sorted(p.name for p in run.checkpoints.glob("[0-9]*") if p != folder)
+        way_out = f"to go back, write {others[-1]} into {pointer}" if others else "there is no other; start a new run"
+        raise RunFormatError(f"checkpoint {folder} is damaged: {error}; {way_out}") from error
 
 
 def _sha256(path: Path) -> str:

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import ControlError, LabError
+from ..errors import ControlError, LabError, near
 from ..experiment import Experiment, Spec
 from ..machine.limits import admit
 from ..machine.profile import Machine
-from ..runs.control import Request, parse
+from ..runs.control import Request, read
 from ..runs.layout import RunDir
 from ..runs.writer import EventWriter
 
-#: The inbox is looked at no more often than this: listing it takes some 50 us, so 0.25 percent at worst.
-LOOK_S = 0.02
+#: The inbox is looked at no more often than this: listing it takes some 50 us.
+LOOK_S = 0.04
 
 
 @dataclass
@@ -43,7 +43,8 @@ class Controller:
     def __init__(self, run: RunDir, exp: Experiment, machine: Machine, event: EventWriter) -> None:
         self.run, self.exp, self.machine, self.event = run, exp, machine, event
         self.paused = False
-        self._waiting: list[Request] = []
+        self._waiting: dict[str, Request] = {}
+        self._decided: list[str] = []
         self._looked_s = 0.0
         self._checkpointed_s = time.monotonic()
 
@@ -59,45 +60,79 @@ class Controller:
         now = time.monotonic()
         every = float(getattr(spec, "checkpoint_every_s", 0.0))
         due = every > 0 and now - self._checkpointed_s >= every
-        if now - self._looked_s < LOOK_S and not due and not self._waiting:
-            return None
-        self._look(now)
-        ready = [r for r in self._waiting if r.at_tick is None or r.at_tick <= tick]
+        if now - self._looked_s >= LOOK_S:
+            self._look(now, tick)
+        ready = [n for n, r in self._waiting.items() if r.at_tick is None or r.at_tick <= tick]
         if not ready and not due:
             return None
-        self._waiting = [r for r in self._waiting if r not in ready]
         plan = Plan(spec.model_dump(), members, now, paused=self.paused, checkpoint=due)
-        for request in ready:
+        for name in ready:
+            request = self._waiting[name]
             try:
                 spec = self._take(request, plan, spec, alive())
+                self._decided.append(name)
             except LabError as error:
-                self.event("refused", request=request.id, tick=tick, reason=str(error))
+                self._refuse(name, request.id, tick, str(error))
+        if not self._decided and not due:
+            return None
         plan.spec = spec.model_dump()
-        self.paused = plan.paused
         if plan.checkpoint:
             self._checkpointed_s = now
-        return plan if ready or due else None
+        return plan
 
-    def _look(self, now: float) -> None:
+    def settled(self, paused: bool) -> None:
+        """The plan was carried out: what it answers leaves the inbox."""
+        self.paused = paused
+        for name in self._decided:
+            self._leave(name)
+        self._decided.clear()
+
+    def again(self, paused: bool) -> None:
+        """A node died, so the plan that was decided may name it: forget it and decide anew, from the same files."""
+        self.paused = paused
+        self._decided.clear()
+
+    def refuse_rest(self, tick: int, *, scheduled: bool) -> None:
+        """The run ends: refuse what is left in the inbox; `scheduled` also what waits for a later tick."""
+        self._look(time.monotonic(), tick)
+        for name, request in list(self._waiting.items()):
+            if scheduled or request.at_tick is None:
+                self._refuse(name, request.id, tick, "the run ended before it could be done")
+
+    def _look(self, now: float, tick: int) -> None:
+        """Read what is new in the inbox. A file stays there until it is decided, for whoever controls the run by then."""
         self._looked_s = now
         for name in sorted(os.listdir(self.run.inbox)):
-            if name.startswith(".") or not name.endswith(".json"):
+            if name.startswith(".") or not name.endswith(".json") or name in self._waiting:
                 continue
-            path = self.run.inbox / name
             try:
-                self._waiting.append(parse(json.loads(path.read_text())))
-            except (ValueError, ControlError) as error:
-                self.event("refused", request=path.stem, reason=f"{name}: {error}")
-            path.replace(self.run.taken / name)
+                self._waiting[name] = read(self.run.inbox / name)
+            except ControlError as error:
+                self._refuse(name, name.removesuffix(".json"), tick, f"{name}: {error}")
+
+    def _refuse(self, name: str, request: str, tick: int, reason: str) -> None:
+        self.event("refused", request=request, tick=tick, reason=reason)
+        self._leave(name)
+
+    def _leave(self, name: str) -> None:
+        self._waiting.pop(name, None)
+        with contextlib.suppress(FileNotFoundError):
+            (self.run.inbox / name).replace(self.run.taken / name)
 
     def _take(self, request: Request, plan: Plan, spec: Spec, alive: list[int]) -> Spec:
         """Put one request into the plan; raises where it must be refused, and then leaves the plan as it was."""
+        if request.verb and request.verb not in self.exp.all_verbs():
+            raise ControlError(f"{self.exp.name} cannot {request.verb!r}; {near(request.verb, self.exp.all_verbs())}")
+        if not request.changes and not request.verb:
+            raise ControlError("nothing was asked: give live fields to change, or a verb")
         then = spec.changed(request.changes) if request.changes else spec
         if then.nodes > len(alive):
             admit(then.nodes, self.machine)
             plan.relaunch = then.nodes
         elif then.nodes != len(plan.members):
             plan.members, plan.relaunch = alive[: then.nodes], 0
+        else:
+            plan.relaunch = 0
         match request.verb:
             case "":
                 pass
@@ -108,10 +143,9 @@ class Controller:
             case "checkpoint":
                 plan.checkpoint = True
             case "stop":
-                plan.end, plan.message = "stopped", str(request.arguments.get("why", "")) or f"stopped by {request.by}"
-            case verb if verb in self.exp.all_verbs():
-                plan.verbs.append((verb, dict(request.arguments)))
+                plan.end = "interrupted" if request.arguments.get("orphaned") is True else "stopped"
+                plan.message = str(request.arguments.get("why", "")) or f"stopped by {request.by}"
             case verb:
-                raise ControlError(f"{self.exp.name} cannot {verb!r}")
+                plan.verbs.append((verb, dict(request.arguments)))
         plan.requests.append(request.id)
         return then

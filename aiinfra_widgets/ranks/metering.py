@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import resource
 import time
+from pathlib import Path
 
 from ..machine.power import EnergyProbe, best_probe
 from ..runs.writer import EventWriter
 
 #: Counters refresh about ten times a second; reading more often than this only costs.
 EVERY_S = 1.0
+
+
+class ResidentMemory:
+    """Bytes of this process that lie in memory, as the system last said; 0 where it does not say."""
+
+    bytes: int = 0
+
+    def read(self) -> None:
+        """Ask the system (Linux)."""
+        try:
+            self.bytes = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+        except OSError:
+            return
 
 
 class Meter:

@@ -6,31 +6,33 @@ that do not take part sleep and look for a message; they never block in a broadc
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import resource
 import time
 import traceback
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from mpi4py import MPI
 
+from ..errors import StorageError
 from ..experiment import Experiment, Spec, experiment
 from ..machine.profile import Machine
 from ..runs.jobs import write_job
 from ..runs.layout import RunDir, write_json
+from ..runs.reader import last_segment
 from ..runs.writer import EventWriter, SampleWriter
-from . import checkpoint
+from . import checkpoint, failures
 from .controller import Controller, Plan
-from .metering import Meter
+from .metering import Meter, ResidentMemory
 from .node import Node, Program, broadcast_json, receive_json, send_json, wait_for
 
 JOIN, WAKE = 61, 62
-_LOST = {MPI.ERR_PROC_FAILED, MPI.ERR_PROC_FAILED_PENDING, MPI.ERR_REVOKED}
 PAUSE_S = 0.004
 
 
@@ -39,7 +41,7 @@ class Runtime:
 
     def __init__(self, world: MPI.Intracomm, job: Mapping[str, Any], pool: Path, generation: int, cache: Path) -> None:
         self.run = RunDir(Path(job["run"]))
-        self.incarnation: int = job["incarnation"]
+        self.incarnation, self.detached = int(job["incarnation"]), bool(job.get("detached"))
         self.pool, self.generation = pool, generation
         self.event = EventWriter(self.run, self.incarnation, world.rank)
         self.samples = SampleWriter(self.run, self.incarnation, world.rank)
@@ -48,9 +50,9 @@ class Runtime:
         self.node = Node(world, Machine.from_json(json.loads(self.run.machine.read_text())), cache, self.event)
         restored = checkpoint.load(self.run)
         self.spec: Spec = self.exp.spec.make(job.get("spec") or (restored[0]["spec"] if restored else manifest["spec"]))
-        self.segment = _last_segment(self.run)
+        self.segment = last_segment(self.run)
         self.members = list(range(self.spec.nodes))
-        self.paused = False
+        self.paused = self.lost = False
         self.word = np.zeros(1, np.int64)
         self.plan: Plan | None = None
         self.event("started", pid=os.getpid(), incarnation=self.incarnation)
@@ -60,7 +62,8 @@ class Runtime:
         self.controller = Controller(self.run, self.exp, self.node.machine, self.event)
         self.checkpoints = checkpoint.CheckpointWriter(self.run)
         self.meter = Meter(self.event, leader=world.Split_type(MPI.COMM_TYPE_SHARED).rank == 0)
-        self._rss_bytes, self._rss_at = 0, 0.0
+        self.memory = ResidentMemory()
+        self._metered_s = 0.0
 
     # --- the loop -----------------------------------------------------------------------------------------------
     def carry(self) -> str:
@@ -70,11 +73,13 @@ class Runtime:
             self._begin_segment("start" if self.incarnation == 0 else "resume")
         while True:
             try:
+                if self.lost:
+                    self._recover()
                 ended = self._active() if self.node.comm != MPI.COMM_NULL else self._idle()
             except MPI.Exception as error:
-                if error.Get_error_class() not in _LOST or not self.program.replicated:
+                if not failures.is_loss(error) or not self.program.replicated or self.node.comm == MPI.COMM_NULL:
                     raise
-                self._recover()
+                self.lost = True  # also when another one dies while this is mended
                 continue
             if ended:
                 self._close()
@@ -104,7 +109,7 @@ class Runtime:
                 values[total] += gap_s
             cpu_now = cpu_clock()
             values["cpu_time_s"], cpu_s = cpu_now - cpu_s, cpu_now
-            values["memory_bytes"] = self._memory_bytes(ended_s)
+            values["memory_bytes"] = self._meter(ended_s)
             self.samples(self.program.tick, len(self.members), self.segment, values)
             between_s = clock()
             self.program.between()
@@ -115,14 +120,24 @@ class Runtime:
 
     def _idle(self) -> str:
         """Sleep until called to join, or until the run ends."""
-        status = wait_for(self.node.world, JOIN)
-        self.samples.beat_if_due()
-        self.meter.read()
-        if status is None:
-            return ""
-        message = receive_json(self.node.world, status, JOIN)
+        world = self.node.world
+        try:
+            status = wait_for(world, JOIN)
+            self.samples.beat_if_due()
+            self.meter.read()
+            if status is None:
+                return ""
+            message = receive_json(world, status, JOIN)
+        except MPI.Exception as error:
+            if not failures.is_loss(error):
+                raise
+            failures.acknowledge(world)
+            self._degrade()
+            # Those at work are always the first of the living: when an idle node is the first, nobody is at work.
+            return self._abandoned() if failures.alive(world)[0] == self.node.id else ""
         if message.get("end"):
             return str(message["end"])
+        self.paused = bool(message["paused"])
         self._move(Plan(**message))
         return ""
 
@@ -155,7 +170,8 @@ class Runtime:
         return Plan(**broadcast_json(comm, asdict(mine) if mine else None, announced))
 
     def _decide(self) -> Plan | None:
-        return self.controller.decide(self.program.tick, self.spec, self.members, self._alive)
+        alive = partial(failures.alive, self.node.world)
+        return self.controller.decide(self.program.tick, self.spec, self.members, alive)
 
     def _wake_paused(self) -> None:
         """While paused: the controller sleeps until it has a plan and then wakes the others, who sleep too."""
@@ -177,6 +193,7 @@ class Runtime:
     def _execute(self, plan: Plan) -> str:
         """Carry out a plan; return how the run ended, or ""."""
         begun_s, before = time.perf_counter(), self.spec
+        self.samples.flush()  # a boundary that does something is where people look
         for verb, arguments in plan.verbs:
             self.program.act(verb, arguments)
         if plan.checkpoint or plan.end or plan.relaunch:
@@ -213,9 +230,8 @@ class Runtime:
         cause = ",".join(plan.requests) or "change"
         cost_s = time.perf_counter() - begun_s
         if plan.members != old and self.node.controller:
-            self.event(
-                "resized", tick=self.program.tick, nodes=len(plan.members), before=len(old), resize_time_s=cost_s
-            )
+            sizes = {"nodes": len(plan.members), "before": len(old)}
+            self.event("resized", tick=self.program.tick, **sizes, resize_time_s=cost_s)
         self._begin_segment(cause)
 
     def _enter(self, members: list[int], *, share: bool = False) -> None:
@@ -257,6 +273,7 @@ class Runtime:
         if self.node.controller:
             for request in plan.requests:
                 self.event("applied", request=request, tick=self.program.tick, cost_s=time.perf_counter() - begun_s)
+            self.controller.settled(plan.paused)
 
     # --- state --------------------------------------------------------------------------------------------------
     def _checkpoint(self, plan: Plan) -> None:
@@ -278,40 +295,34 @@ class Runtime:
         """A node died: the survivors revoke, shrink, agree on the state furthest ahead, and go on. No tick is lost."""
         begun_s, node, before = time.perf_counter(), self.node, self.members
         node.ballot = node.verdict = 0
-        if not node.comm.Is_revoked():
-            node.comm.Revoke()
-        node.comm = node.comm.Shrink()
-        node.comm.Set_errhandler(MPI.ERRORS_RETURN)
+        self.plan = None
+        self.controller.again(self.paused)
+        node.comm = failures.survivors(node.comm)
         mine = np.array([node.id, self.program.tick], np.int64)
         seen = np.empty((node.size, 2), np.int64)
         node.comm.Allgather(mine, seen)
         self.members = [int(i) for i in seen[:, 0]]
         self._share(int(np.argmax(seen[:, 1])))
-        self.spec = self.spec.changed({"nodes": len(self.members)})
+        self.spec = failures.spec_for(self.spec, len(self.members))
         self.program.join(self.spec)
         node.comm.Barrier()
+        self.lost = False
         if node.controller:
-            (self.pool / f"degraded-{self.generation}").touch()
+            self._degrade()
             lost = [n for n in before if n not in self.members]
-            self.event(
-                "rank-lost",
-                lost=lost,
-                tick=self.program.tick,
-                nodes=len(self.members),
-                recovery_time_s=time.perf_counter() - begun_s,
-            )
+            cost_s = time.perf_counter() - begun_s
+            self.event("rank-lost", lost=lost, tick=self.program.tick, nodes=node.size, recovery_time_s=cost_s)
         self._begin_segment("rank-lost")
-        if self.plan is not None:
-            node.ballot = _size(self.plan)  # decided, but not yet announced: announce it again
 
-    def _alive(self) -> list[int]:
-        """Nodes of the pool that are not known to be dead."""
-        world = self.node.world
-        failed = world.Get_failed()
-        if failed.size == 0:
-            return list(range(world.size))
-        dead = set(MPI.Group.Translate_ranks(failed, None, world.Get_group()))
-        return [n for n in range(world.size) if n not in dead]
+    def _abandoned(self) -> str:
+        """Every node at work died, and with them the state. Say so in their place, so that the run can be resumed."""
+        alive = failures.alive(self.node.world)
+        lost = [n for n in range(self.node.world.size) if n not in alive]
+        self.event("rank-lost", lost=lost, tick=None, nodes=0)
+        if not self.run.outcome(self.incarnation).exists():
+            self._sentinel("failed", f"every node at work died ({', '.join(map(str, lost))}), and the state with them")
+        self._send_home("failed")
+        return "failed"
 
     # --- the end ------------------------------------------------------------------------------------------------
     def _finish(self, state: str, message: str, **more: Any) -> str:
@@ -321,32 +332,37 @@ class Runtime:
         if self.node.size > 1:
             self.node.comm.Barrier()  # nobody is past its last sample before all are
         if self.node.controller:
-            for request in self.plan.requests if self.plan else []:
-                self.event(
-                    "refused", request=request, tick=self.program.tick, reason="the run ended before it could be done"
-                )
             if state == "done":
                 self._checkpoint(Plan(self.spec.model_dump(), self.members, 0.0, end="done"))
-            self.run.reserve.unlink(missing_ok=True)
-            outcome = {
-                "state": state,
-                "tick": self.program.tick,
-                "message": message,
-                "nodes": len(self.members),
-                **more,
-            }
-            self.event("end", **outcome)
             if state == "relaunch":
-                write_job(self.pool, self.run, self.incarnation + 1, int(more["nodes"]))
-            write_json(
-                self.run.outcome(self.incarnation),
-                {**outcome, "t_s": time.monotonic(), "wall_s": time.time()},
-                durable=True,
-            )
-            for other in self._alive():
-                if other not in self.members:
-                    send_json(self.node.world, {"end": state}, other, JOIN)
+                write_job(self.pool, self.run, self.incarnation + 1, int(more["nodes"]), detached=self.detached)
+            else:
+                self.controller.refuse_rest(self.program.tick, scheduled=state == "done")
+            self._sentinel(state, message, **more)
+            self._send_home(state)
         return state
+
+    def _sentinel(self, state: str, message: str, **more: Any) -> None:
+        """Write how this incarnation ended, for good."""
+        self.run.reserve.unlink(missing_ok=True)
+        outcome = {"state": state, "tick": self.program.tick, "message": message, "nodes": len(self.members), **more}
+        self.event("end", **outcome)
+        stamped = {**outcome, "t_s": time.monotonic(), "wall_s": time.time()}
+        write_json(self.run.outcome(self.incarnation), stamped, durable=True)
+
+    def _send_home(self, state: str) -> None:
+        """Tell the idle nodes that the run is over; one that died meanwhile needs no telling."""
+        world = self.node.world
+        if len(alive := failures.alive(world)) < world.size:
+            self._degrade()
+        for other in alive:
+            if other not in self.members and other != self.node.id:
+                with contextlib.suppress(MPI.Exception):
+                    send_json(world, {"end": state}, other, JOIN)
+
+    def _degrade(self) -> None:
+        """Tell the supervisor that a rank of this generation is dead: it gets no other run."""
+        (self.pool / f"degraded-{self.generation}").touch()
 
     def _close(self) -> None:
         if self.node.comm != MPI.COMM_NULL:
@@ -357,33 +373,24 @@ class Runtime:
     def failed(self, error: BaseException) -> None:
         """Record why this node ends the job: its traceback, where a reader looks for it. Makes room on a full disk first."""
         self.run.reserve.unlink(missing_ok=True)
+        with contextlib.suppress(StorageError):
+            self.samples.flush()
         text = "".join(traceback.format_exception(error))
-        self.event(
-            "error",
-            tick=self.program.tick if hasattr(self, "program") else None,
-            message=f"{type(error).__name__}: {error}",
-            traceback=text,
-        )
+        tick = self.program.tick if hasattr(self, "program") else None
+        self.event("error", tick=tick, message=f"{type(error).__name__}: {error}", traceback=text)
 
-    def _memory_bytes(self, now: float) -> int:
-        """Resident memory, read once a second."""
-        if now - self._rss_at > 1.0:
-            self._rss_at = now
+    def _meter(self, now: float) -> int:
+        """Once a second, read the energy counter and the resident memory; return the latter in bytes."""
+        if now - self._metered_s > 1.0:
+            self._metered_s = now
             self.meter.read()
-            with open("/proc/self/statm") as file:
-                self._rss_bytes = int(file.read().split()[1]) * resource.getpagesize()
-        return self._rss_bytes
+            self.memory.read()
+        return self.memory.bytes
 
 
 def _size(plan: Plan | None) -> int:
     """Bytes of a plan's encoding, 0 for none."""
     return len(json.dumps(asdict(plan)).encode()) if plan else 0
-
-
-def _last_segment(run: RunDir) -> int:
-    """The highest segment index that an earlier incarnation began, -1 for none: indices are never used twice."""
-    lines = [line for path in (run.path / "events").glob("*.jsonl") for line in path.read_text().splitlines()]
-    return max((json.loads(x)["segment"] for x in lines if '"kind": "segment"' in x), default=-1)
 
 
 def _load(name: str) -> type[Program]:
