@@ -33,6 +33,7 @@ from ..machine.profile import Machine
 from ..runs.home import make_private, pools_folder
 from ..runs.jobs import write_job
 from ..runs.layout import RunDir, write_json
+from ..runs.writer import EventWriter
 from . import local
 
 #: Seconds a run goes on after its kernel died, in which a new kernel may take it over.
@@ -49,6 +50,11 @@ class Pool:
     def state(self) -> dict[str, Any]:
         """The supervisor's last word, {} before the first."""
         return _read(self.path / "state.json")
+
+    @property
+    def idle(self) -> bool:
+        """Whether it carries no run and none is queued."""
+        return not self.state.get("run") and not any((self.path / "jobs").glob("*.json"))
 
     @property
     def alive(self) -> bool:
@@ -68,8 +74,15 @@ class Pool:
             room: Ranks to hold at least, so that the node count can grow without a relaunch.
             detached: Go on when the owner is gone.
         """
+        incarnation = run.incarnations()
+        # Said by the owner, so that the run is "starting" from now on, whatever its last incarnation ended as.
+        event = EventWriter(run, incarnation, "owner")
+        try:
+            event("queued", **_read(self.path / "supervisor.json"), pool=str(self.path))
+        finally:
+            event.close()
         size = max(spec.nodes, room or 0)
-        write_job(self.path, run, run.incarnations(), size, detached=detached)
+        write_job(self.path, run, incarnation, size, detached=detached, spec=spec.model_dump())
 
     def close(self, wait_s: float = 8.0) -> None:
         """End the pool: the run in it checkpoints and stops, then every rank ends."""

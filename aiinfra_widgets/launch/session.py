@@ -39,7 +39,7 @@ class Session:
     def __init__(self, machine: Machine | None = None, *, grace_s: float = 0.0, runs: Path | None = None) -> None:
         self.machine = machine or this_machine()
         self.grace_s = grace_s
-        self.runs = runs or runs_folder()
+        self.runs = (runs or runs_folder()).resolve()
         self.pool: Pool | None = None
 
     def launch(
@@ -80,6 +80,7 @@ class Session:
             raise ControlError(
                 f"run {run.id} has no checkpoint to resume from; what it measured is kept; start a new run"
             )
+        control.discard(run)
         return self._submit(run, reader.spec, room, detached)
 
     def _submit(self, run: RunDir, spec: Spec, room: int | None, detached: bool) -> RunReader:
@@ -92,8 +93,9 @@ class Session:
     def ready(self, size: int) -> Pool:
         """Return a live pool of this owner, started with `size` ranks if there is none; its size may still differ."""
         if self.pool is None or not self.pool.alive:
-            mine = pools.ours()
-            self.pool = mine[0] if mine else pools.start(size, self.machine, grace_s=self.grace_s)
+            # A pool whose owner is gone is taken over warm, but not one that still carries that owner's run.
+            warm = [p for p in pools.ours() if p.idle]
+            self.pool = warm[0] if warm else pools.start(size, self.machine, grace_s=self.grace_s)
         self.pool.adopt(self.grace_s)
         return self.pool
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import psutil
 
-from ..errors import LabError
+from ..errors import LabError, LaunchError
 from ..runs.layout import RunDir, write_json
 from ..runs.writer import EventWriter
 from . import local
@@ -31,6 +31,9 @@ OWNER_EVERY_S = 0.2
 #: Ladder of an ending: ask, TERM, KILL.
 ASK_S = 5.0
 TERM_S = 2.0
+#: How long ranks may take to come up; 64 that import torch took 68 s on two cores.
+READY_S = 60.0
+READY_S_PER_RANK = 5.0
 
 
 @dataclass
@@ -66,7 +69,8 @@ class Supervisor:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         write_json(self.pool / "supervisor.json", me())
         owner_at = 0.0
-        self.launch(self.size)
+        with contextlib.suppress(LabError):  # then the first run says why
+            self.launch(self.size)
         while True:
             now = time.monotonic()
             if now - owner_at > OWNER_EVERY_S:
@@ -89,9 +93,13 @@ class Supervisor:
         argv = local.command(size, [str(self.pool), str(self.numbers), str(size)], launcher)
         env = local.environment(os.environ, max(1, self.cores // size))
         with (self.pool / "logs" / "launcher.log").open("ab") as log:
-            process = subprocess.Popen(
-                argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env, start_new_session=True, preexec_fn=_die_with_parent
-            )  # fmt: skip
+            try:
+                process = subprocess.Popen(
+                    argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env, start_new_session=True, preexec_fn=_die_with_parent
+                )  # fmt: skip
+            except OSError as error:
+                self.say("down", tail=f"{launcher}: {error.strerror}")
+                raise LaunchError(f"{launcher} cannot be run: {error.strerror}", argv, hint="aiinfra doctor") from error
         self.generation = Generation(self.numbers, size, process, argv, time.monotonic())
         self.say("launching")
 
@@ -105,13 +113,21 @@ class Supervisor:
             self.say("ready", launch_s=time.monotonic() - gen.started_s)
         if self.job and RunDir(Path(self.job["run"])).outcome(self.job["incarnation"]).exists():
             self.finish_job()
+        limit_s = READY_S + READY_S_PER_RANK * gen.size
+        if not gen.ready and time.monotonic() - gen.started_s > limit_s:
+            if self.events:
+                self.events("launch-failed", message=f"{gen.size} ranks were not up after {limit_s:.0f} s")
+            self.stop_ranks(ask_s=0.0)
+            self.finish_job()
+            self.say("down", tail=_tail(self.pool / "logs" / "launcher.log"))
+            return
         code = gen.process.poll()
         if code is not None:
             self.generation = None
             self.ranks_ended(gen, code)
 
     def ranks_ended(self, gen: Generation, code: int) -> None:
-        """mpiexec is gone: record how, in the run that was going on."""
+        """Record that mpiexec is gone, and how, in the run that was going on."""
         tail = _tail(self.pool / "logs" / "launcher.log")
         if self.job:
             if self.events:
@@ -148,12 +164,17 @@ class Supervisor:
         run = RunDir(Path(job["run"]))
         try:
             self.events = EventWriter(run, job["incarnation"], "launch")
-        except LabError:
-            queued[0].unlink()  # the run directory was deleted meanwhile: nothing to do and nothing to lose
+            self.events("launching", **me(), size=job["size"], pool=str(self.pool), detached=job["detached"])
+        except LabError as error:
+            # Deleted meanwhile: nothing to do and nothing to lose. Or the disk is full: the reserve is for saying so.
+            run.reserve.unlink(missing_ok=True)
+            with contextlib.suppress(LabError):
+                EventWriter(run, job["incarnation"], "launch")("launch-failed", message=str(error))
+            queued[0].unlink()
+            self.events = None
             return
         queued[0].unlink()
         self.job = job
-        self.events("launching", **me(), size=job["size"], pool=str(self.pool), detached=job["detached"])
         if self.generation is None or self.generation.size < job["size"] or self.degraded():
             self.stop_ranks(ask_s=1.0)
             try:
@@ -172,7 +193,11 @@ class Supervisor:
 
     def degraded(self) -> bool:
         """Whether a rank of this generation has died; such a generation finishes its run and takes no other."""
-        return (self.pool / f"degraded-{self.numbers}").exists()
+        gen = self.generation
+        if (self.pool / f"degraded-{self.numbers}").exists():
+            return True
+        pids = [_read(p).get("pid") for p in (self.pool / "ready").glob(f"{gen.number}-*")] if gen and gen.ready else []
+        return not all(psutil.pid_exists(int(pid)) for pid in pids if pid is not None)
 
     def finish_job(self) -> None:
         """The run in the pool has ended, one way or another."""
@@ -184,7 +209,7 @@ class Supervisor:
     # --- owner --------------------------------------------------------------------------------------------------
     def watch_owner(self, now: float) -> None:
         """Count the grace from the moment the owner is gone; a detached run outlives its owner for good."""
-        owner = _owner(self.pool)
+        owner = _read(self.pool / "owner.json")
         if lives(owner):
             self.orphan_since = None
             return
@@ -192,21 +217,23 @@ class Supervisor:
             self.orphan_since = now
         if self.job and self.job.get("detached"):
             return
+        if self.job is None and any(_read(p).get("detached") for p in (self.pool / "jobs").glob("*.json")):
+            return  # it was asked for by an owner who left at once, and is about to start
         if now - self.orphan_since >= float(owner.get("grace_s", 0.0)):
-            self.end(
-                f"its owner (process {owner.get('pid')}) ended, and nobody took the run over in {owner.get('grace_s', 0):.0f} s"
-            )
+            grace_s = float(owner.get("grace_s", 0.0))
+            late = f", and nobody took the run over in {grace_s:.0f} s" if grace_s else ""
+            self.end(f"its owner (process {owner.get('pid')}) ended{late}", orphaned=True)
             raise SystemExit(0)
 
-    def end(self, why: str) -> None:
-        """Let the run checkpoint and stop, then end every rank."""
+    def end(self, why: str, *, orphaned: bool = False) -> None:
+        """Let the run checkpoint and stop, then end every rank; a run that lost its owner is interrupted, not stopped."""
         if self.job and self.generation and self.generation.process.poll() is None:
             run = RunDir(Path(self.job["run"]))
             with contextlib.suppress(LabError):
                 stamp = f"{time.time_ns():020d}-end"
                 write_json(
                     run.inbox / f"{stamp}.json",
-                    {"id": stamp, "by": "supervisor", "verb": "stop", "arguments": {"why": why}},
+                    {"id": stamp, "by": "supervisor", "verb": "stop", "arguments": {"why": why, "orphaned": orphaned}},
                 )
             end = time.monotonic() + ASK_S
             while time.monotonic() < end and not run.outcome(self.job["incarnation"]).exists():
@@ -241,9 +268,9 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
-def _owner(pool: Path) -> dict[str, Any]:
+def _read(path: Path) -> dict[str, Any]:
     try:
-        data: dict[str, Any] = json.loads((pool / "owner.json").read_text())
+        data: dict[str, Any] = json.loads(path.read_text())
     except (FileNotFoundError, ValueError):
         return {}
     return data
