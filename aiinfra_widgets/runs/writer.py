@@ -32,7 +32,11 @@ class EventWriter:
     def __call__(self, kind: str, **data: Any) -> None:
         """Append one event; `data` holds plain JSON types."""
         line = {"t_s": time.monotonic(), "wall_s": time.time(), "by": self._writer, "kind": kind, **data}
-        _write(self._file, (json.dumps(line, default=str) + "\n").encode())
+        try:
+            text = json.dumps(line, default=str, allow_nan=False)
+        except ValueError:
+            text = json.dumps(_plain(line), default=str)
+        _write(self._file, (text + "\n").encode())
 
     def close(self) -> None:
         """Release the file."""
@@ -96,6 +100,15 @@ class SampleWriter:
 def finite(value: float | None) -> float | None:
     """Return `value`, or None where it is not a finite number (JSON has no NaN)."""
     return value if value is not None and math.isfinite(value) else None
+
+
+def _plain(value: Any) -> Any:
+    """Return `value` with None for every number that is not finite."""
+    if isinstance(value, Mapping):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return finite(value) if isinstance(value, float) else value
 
 
 def _append_only(path: os.PathLike[str]) -> int:
