@@ -47,7 +47,7 @@ def calibrate(
 @app.command()
 def run(
     experiment: Annotated[str, typer.Argument(help="Which experiment; see --fields.")],
-    nodes: Annotated[str, typer.Option(help="Number of MPI ranks that work.")] = "1",
+    nodes: Annotated[str | None, typer.Option(help="Number of MPI ranks that work.", show_default="1")] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="A field of the experiment: key=value; repeatable.")
     ] = None,
@@ -63,14 +63,15 @@ def run(
 ) -> None:
     """Predict, run and compare one experiment."""
     from ..experiment import experiment as find
-    from . import show
-    from .schedule import parse_changes, room_for
+    from ..launch.schedule import ask_all, parse_changes, room_for
 
     exp = find(experiment)
     if fields:
+        from . import show
+
         show.fields(exp)
         return
-    spec = exp.spec.make({**_pairs(set_ or []), "nodes": nodes})
+    spec = exp.spec.make(_pairs([*(set_ or []), *([] if nodes is None else [f"nodes={nodes}"])]))
     changes = parse_changes(exp, spec, change or [])
     from ..launch.session import Session
 
@@ -78,6 +79,7 @@ def run(
     reader = session.launch(exp.name, spec, room=room_for(spec, changes, room), note=note, detached=detach)
     try:
         if detach:
+            ask_all(session, reader, changes)
             _started(reader.run.path, json_)
             return
         _follow(session, reader, changes, json_)
@@ -143,7 +145,12 @@ def report(
     notebook: Annotated[Path, typer.Argument(help="A lab, with a cell tagged `parameters`.")],
     parameter: Annotated[
         list[str] | None,
-        typer.Option("-p", "--parameter", metavar="NAME VALUE", help="A parameter of the notebook (NAME=VALUE works too); repeatable."),
+        typer.Option(
+            "-p",
+            "--parameter",
+            metavar="NAME VALUE",
+            help="A parameter of the notebook (NAME=VALUE works too); repeatable.",
+        ),
     ] = None,
     out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="New folder for the report.")] = Path(
         "report"
@@ -164,12 +171,16 @@ def _pairs(given: list[str]) -> dict[str, str]:
     """Read key=value.
 
     Raises:
-        SpecError: There is no "=".
+        SpecError: There is no "=", or a key twice with different values.
     """
-    wrong = [g for g in given if "=" not in g]
-    if wrong:
-        raise SpecError(f"got {wrong[0]!r}; write it as key=value")
-    return {key: value for key, _, value in (g.partition("=") for g in given)}
+    found: dict[str, str] = {}
+    for word in given:
+        key, sign, value = word.partition("=")
+        if not sign or not key:
+            raise SpecError(f"got {word!r}; write it as key=value")
+        if found.setdefault(key, value) != value:
+            raise SpecError(f"{key}: got {found[key]!r} and {value!r}; give it once")
+    return found
 
 
 def _started(path: Path, as_json: bool) -> None:
@@ -181,7 +192,7 @@ def _follow(session: Any, reader: Any, changes: list[Any], as_json: bool) -> Non
     from ..launch.session import watch as look
     from ..summary import summary
     from . import INTERRUPTED, show
-    from .schedule import ask_all
+    from ..launch.schedule import ask_all
 
     ask_all(session, reader, changes)
     interrupted: list[int] = []

@@ -36,7 +36,11 @@ def parse_changes(exp: Experiment, spec: Spec, texts: Iterable[str]) -> list[Cha
     found = []
     for text in texts:
         pairs, verb, at_tick = {}, "", None
-        for word in shlex.split(text):
+        try:
+            words = shlex.split(text)
+        except ValueError as error:
+            raise SpecError(f"change {text!r}: cannot be read ({error}); write it as {exp.tick}=N key=value") from error
+        for word in words:
             key, sign, value = word.partition("=")
             if not sign:
                 if word not in exp.all_verbs():
@@ -48,7 +52,7 @@ def parse_changes(exp: Experiment, spec: Spec, texts: Iterable[str]) -> list[Cha
                 at_tick = value
             else:
                 pairs[key] = value
-        if at_tick is None or not at_tick.isdigit():
+        if at_tick is None or not at_tick.isdecimal():
             raise SpecError(
                 f'change {text!r}: it must say when, as {exp.tick}=N; for example: "{exp.tick}=200 nodes=1"'
             )

@@ -17,6 +17,7 @@ from ..runs.home import machines_folder, runs_folder
 from ..runs.layout import RunDir
 from ..runs.reader import RunReader
 from ..runs.status import Status, latest_checkpoint_tick, status
+from . import local
 from . import pool as pools
 from .pool import Pool
 
@@ -59,7 +60,8 @@ class Session:
             LaunchError: No launcher.
             StorageError: No place for the run.
         """
-        admit(spec.nodes, self.machine)
+        admit(max(spec.nodes, room or 0), self.machine)
+        local.mpiexec()
         run = layout.create(self.runs, name, spec, self.machine, note=note)
         return self._submit(run, spec, room, detached)
 
