@@ -189,10 +189,10 @@ def _started(path: Path, as_json: bool) -> None:
 
 def _follow(session: Any, reader: Any, changes: list[Any], as_json: bool) -> None:
     """Show a run until it ends; Ctrl-C stops it gracefully. Ends the command with the run's exit code."""
+    from ..launch.schedule import ask_all
     from ..launch.session import watch as look
     from ..summary import summary
     from . import INTERRUPTED, show
-    from ..launch.schedule import ask_all
 
     ask_all(session, reader, changes)
     interrupted: list[int] = []

@@ -133,11 +133,11 @@ def result(reader: RunReader) -> None:
 def report(done: Any, json_: bool) -> None:
     """Print where a report is, and why it failed if it did."""
     if json_:
-        as_json(done.to_json())
+        as_json(done.data)
         return
-    _out().print(f"{_state('done' if done.ok else 'failed')}: {done.folder}", highlight=False, soft_wrap=True)
+    _out().print(f"{_state(done.status)}: {done.html}", highlight=False, soft_wrap=True)
     if done.error:
-        _out().print(escape(str(done.error)), highlight=False)
+        _out().print(escape(done.error), highlight=False)
 
 
 class LiveRun:

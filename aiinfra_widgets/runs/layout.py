@@ -263,7 +263,7 @@ def find(name: str, folder: Path) -> RunDir:
     match = [k for k in known if k == name] or [k for k in known if k.endswith(name) and name]
     if len(match) == 1 and _ID.fullmatch(match[0]):
         return _checked(RunDir(folder / match[0]))
-    hint = f"it could be {', '.join(match)}" if match else f"newest: {', '.join(known[-3:]) or 'there are none'}"
+    hint = f"it could be {', '.join(match)}" if match else f"newest: {', '.join(known[-3:]) or 'none yet'}"
     raise RunFormatError(f"no run {name!r} in {folder}; {hint}; see: aiinfra runs")
 
 
