@@ -54,9 +54,9 @@ class Probes(Program):
             self.node.event("plan", ticks=len(self.probes) * spec.rounds + PLAIN_TICKS)
 
     def levels(self, most: int) -> list[int]:
-        """Rank counts that are probed: one, two, as many as cores, twice that."""
+        """Rank counts that are probed: one, two, as many as cores, twice that, and all there are."""
         cores = self.node.machine.cores
-        return sorted({n for n in (1, 2, cores, 2 * cores) if n <= most})
+        return sorted({n for n in (1, 2, cores, 2 * cores, most) if n <= most})
 
     def advance(self) -> Mapping[str, float] | None:
         """Probe once; after the last round, or when the time is up, report medians and quartiles."""

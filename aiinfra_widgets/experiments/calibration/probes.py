@@ -68,7 +68,7 @@ def all_probes(node: Node, levels: list[int]) -> list[Probe]:
     for n in levels:
         found += [*_memory(n), *_update(n), *_lockstep(n, unit_s)]
         if n > 1:
-            found += _allreduce(node, n)
+            found += [*_allreduce(node, n), *_resize(n)]
     return found
 
 
@@ -279,6 +279,22 @@ def _allreduce(node: Node, n: int) -> Iterator[Probe]:
             return _timed(lambda: allreduce(comm, buffer, node.link))
 
         yield Probe("allreduce", {"ranks": n, "bytes": size}, setup, n, how="in place, as the trainer does it")
+
+
+def _resize(n: int) -> Iterator[Probe]:
+    """What changing the node count inside the pool costs: a communicator of n ranks, and the state of a small net to all."""
+
+    def setup(comm: MPI.Intracomm) -> Once:
+        state = np.zeros(2**20, np.float32)
+
+        def resize() -> None:
+            new = comm.Create_group(comm.Get_group())
+            new.Bcast(state, 0)
+            new.Free()
+
+        return _timed(resize)
+
+    yield Probe("resize", {"ranks": n, "bytes": 2**22}, setup, n, how="communicator and broadcast of the state")
 
 
 def _lockstep(n: int, unit_s: float) -> Iterator[Probe]:

@@ -21,7 +21,12 @@ def power_model(architecture: str, vcpus: float) -> ModelledPower:
 
 
 def of_machine(machine: Machine) -> ModelledPower:
-    """Return the power model of the machine that a run is on."""
+    """Return the power model of the machine that a run is on: its own watts where calibration read a counter."""
+    read = {p.at["state"]: p.median for p in machine.rows("power") if p.method == "measured"}
+    if {"idle", "probing"} <= read.keys():
+        idle_w = read["idle"] / machine.cores
+        busy_w = max(read["probing"] / machine.cores, idle_w)
+        return ModelledPower(machine.cores, idle_w, busy_w, "this machine's counter during calibration", lambda: 0.0)
     known: Mapping[str, Any] = machine.assumptions
     return power_model(str(known.get("architecture", "unknown")), float(known.get("vcpus_allowed", machine.cores)))
 

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ...errors import DataError, LabError
 from ...experiment import Spec
+from ...ranks import nccl
 from ...ranks.buffers import FlatBuffers, Overlap
 from ...ranks.collectives import allreduce
 from ...ranks.node import Arrays, Node, Program
@@ -53,21 +54,25 @@ class DataParallel(Program):
             )
         self._order: Tensor | None = None
         self._epoch = -1
+        self._epoch_losses: list[float] = []
         self._overlap: Overlap | None = None
+        self._nccl: nccl.NcclSum | None = None
+        self._staged = False
         self._share = slice(0, 0)
 
     # --- what the runtime asks ----------------------------------------------------------------------------------
     def state(self) -> Arrays:
         """Parameters and momentum, P float32 each."""
-        if self.device.type != "cpu":
+        if self.device.type != "cpu" and not self._staged:
             self.flat.stage_state()
+            self._staged = True
         return {"parameters": self.flat.parameters_host, "momentum": self.flat.momentum_host}
 
     def join(self, spec: Spec) -> None:
         """Take the slice of the batch that belongs to this rank now."""
         assert isinstance(spec, TrainingSpec)
         self.spec, node = spec, self.node
-        if self.device.type != "cpu":
+        if self._staged:
             self.flat.unstage_state()
         self._share = slice(
             spec.global_batch * node.rank // node.size, spec.global_batch * (node.rank + 1) // node.size
@@ -78,13 +83,22 @@ class DataParallel(Program):
         # An injected link delays whole messages in order, which a non-blocking library call cannot be made to do.
         wanted = spec.overlap and node.size > 1 and not node.link.active and self.device.type == "cpu"
         self._overlap = Overlap(node.comm, self.flat, spec.bucket_bytes) if wanted else None
+        if self._nccl:
+            self._nccl.close()
+        direct = (
+            self.device.type == "cuda"
+            and node.size > 1
+            and not node.link.active
+            and nccl.possible(node.comm, self.device)
+        )
+        self._nccl = nccl.NcclSum(node.comm, self.device) if direct else None
 
     def advance(self) -> Mapping[str, float] | None:
         """One step: data, forward and backward, all-reduce, update."""
         spec, node, flat = self.spec, self.node, self.flat
         if self.tick >= spec.steps:
             return None
-        clock = time.perf_counter
+        clock, self._staged = time.perf_counter, False
         t0 = clock()
         x, y = self._batch()
         t1 = clock()
@@ -113,10 +127,17 @@ class DataParallel(Program):
         return {
             "step_time_s": t4 - t0, "data_time_s": t1 - t0, "compute_time_s": (t2 - t1) + (t4 - t3), "exposed_comm_time_s": exposed_s,
             "straggler_wait_time_s": wait_s, "injected_time_s": slowed_s + link_s, "sent_bytes": float(sent), "loss": global_loss,
+            **self._device_memory(),
         }  # fmt: skip
 
     def between(self) -> None:
-        """Look at held-out data now and then: every rank takes its share of it."""
+        """Close an epoch; look at held-out data now and then: every rank takes its share of it."""
+        self._epoch_losses.append(float(self.flat.tail_host[0]))
+        if self.tick % self._steps_per_epoch() == 0:
+            if self.node.controller:
+                number, mean = self.tick // self._steps_per_epoch(), float(np.mean(self._epoch_losses))
+                self.node.event("epoch", tick=self.tick, epoch=number, mean_loss=mean)
+            self._epoch_losses.clear()
         every = self.spec.evaluate_every
         if every and self.tick % every == 0:
             self.evaluate()
@@ -143,16 +164,19 @@ class DataParallel(Program):
 
     # --- inside a step ------------------------------------------------------------------------------------------
     def _batch(self) -> tuple[Tensor, Tensor]:
-        """This rank's share of the global batch of this tick: B samples, the same whoever shares the rest."""
+        """Return B samples, the share of this rank in the tick's global batch; it is the same however many share it."""
         x, y = self.train
         count, batch = len(x), self.spec.global_batch
-        per_epoch = max(1, count // batch)
-        epoch, place = divmod(self.tick, per_epoch)
+        epoch, place = divmod(self.tick, self._steps_per_epoch())
         if epoch != self._epoch or self._order is None:
             generator = torch.Generator().manual_seed(self.spec.seed * 1_000_003 + epoch)
             self._order, self._epoch = torch.randperm(count, generator=generator).to(self.device), epoch
         index = self._order[place * batch : (place + 1) * batch][self._share]
         return x[index], y[index]
+
+    def _steps_per_epoch(self) -> int:
+        """Whole batches in the training data; what is left over gets its turn in another epoch's order."""
+        return max(1, len(self.train[0]) // self.spec.global_batch)
 
     def _slow_down(self, computed_s: float) -> float:
         """Sleep, on the node that the learner made slow; return the seconds injected."""
@@ -163,7 +187,14 @@ class DataParallel(Program):
         return time.perf_counter() - begun
 
     def _reduce(self) -> int:
+        """Sum gradients and tail over the nodes; return the bytes handed to the network."""
         flat = self.flat
+        if self._nccl:
+            self._nccl.sum(flat.gradients)
+            self._sync_device()
+            tail = flat.bucket(flat.size, flat.size + 2 + 2 * self.node.size)
+            allreduce(self.node.comm, tail, self.node.link)
+            return 2 * (self.node.size - 1) * (flat.gradients.numel() * 4 + tail.nbytes) // self.node.size
         if self.device.type != "cpu":
             flat.gradients_host_tensor.copy_(flat.gradients)
         buffer = flat.reduced(self.node.size)
@@ -179,6 +210,11 @@ class DataParallel(Program):
             flat.parameters.add_(flat.momentum, alpha=-self.spec.learning_rate)
         else:
             flat.parameters.add_(flat.gradients, alpha=-self.spec.learning_rate)
+
+    def _device_memory(self) -> dict[str, float]:
+        if self.device.type != "cuda":
+            return {}
+        return {"gpu_memory_bytes": float(torch.cuda.max_memory_allocated(self.device))}
 
     def _sync_device(self) -> None:
         if self.device.type == "cuda":

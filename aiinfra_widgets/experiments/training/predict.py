@@ -169,9 +169,8 @@ def predict(spec: TrainingSpec, machine: Machine, **over: Any) -> Prediction:
         )
     n = over.get("nodes", spec.nodes)
     cpu_s = np.minimum(np.asarray(n), machine.cores) * middle["step_time_s"]
-    for name, value in bill(spec, machine, n, middle["step_time_s"], cpu_s).items():
-        if name in {"energy_per_step_j", "cost_per_step_usd"}:
-            values[name] = value
+    per_step = bill(spec, machine, n, middle["step_time_s"], cpu_s)
+    values.update({name: per_step[name] for name in ("energy_per_step_j", "cost_per_step_usd")})
     return Prediction(values, tuple(_notes(spec, machine, over)), MODEL, machine.id)
 
 

@@ -127,7 +127,7 @@ class TrainingSpec(Spec):
             )
         if self.nodes > self.global_batch:
             raise ValueError(
-                f"nodes: got {self.nodes}; with global_batch {self.global_batch} some would have no sample; choose fewer nodes or a larger batch"
+                f"nodes: got {self.nodes}; with global_batch {self.global_batch} some would have no sample; fewer nodes, or a larger batch"
             )
         if self.slow_node >= self.nodes and self.slow_node > 0:
             raise ValueError(
