@@ -158,6 +158,8 @@ def watch(
     while True:
         reader.poll()
         now = status(reader)
+        if now.final and reader.poll():  # the last samples came between the look at them and the look at the outcome
+            now = status(reader)
         yield now
         if until(now):
             return

@@ -1,0 +1,87 @@
+"""One warm pool of four ranks for all tests here: starting ranks costs seconds, a run in a warm pool costs its steps."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aiinfra_widgets.experiment import experiment
+from aiinfra_widgets.launch.schedule import ask_all, parse_changes
+from aiinfra_widgets.launch.session import Session, spec_of, watch
+from aiinfra_widgets.machine.devices import found
+from aiinfra_widgets.runs.reader import RunReader
+from aiinfra_widgets.runs.status import Status
+
+PATIENCE_S = 120.0
+QUICK = {"workload": "digits-perceptron", "global_batch": 64, "steps": 40, "evaluate_every": 0}
+
+
+class Lab:
+    """Starts training runs in one session and follows them."""
+
+    def __init__(self, runs: Path, room: int) -> None:
+        self.session = Session(found(), runs=runs)
+        self.room = room
+
+    def start(self, changes: Iterable[str] = (), **values: Any) -> RunReader:
+        """Start a run of QUICK with `values`, and script `changes`."""
+        spec = spec_of("training", {**QUICK, **values})
+        parsed = parse_changes(experiment("training"), spec, changes)
+        reader = self.session.launch("training", spec, room=self.room)
+        ask_all(self.session, reader, parsed)
+        return reader
+
+    def end(self, reader: RunReader) -> Status:
+        """Follow a run until it ends."""
+        return self.until(reader, lambda now: now.final)
+
+    def until(self, reader: RunReader, wanted: Callable[[Status], bool]) -> Status:
+        """Follow a run until its status is as wanted; fails when it ends otherwise, or takes minutes."""
+        limit = time.monotonic() + PATIENCE_S
+        for now in watch(reader, until=lambda s: s.final or wanted(s) or time.monotonic() > limit):
+            last = now
+        assert wanted(last), last
+        return last
+
+    def ticked(self, reader: RunReader, tick: int) -> None:
+        """Follow a run until it has done `tick` ticks."""
+        self.until(reader, lambda now: max(now.last_tick.values(), default=0) >= tick)
+
+    def answer(self, reader: RunReader, request: str) -> Mapping[str, Any]:
+        """Wait for the controller's decision on a request."""
+        self.until(reader, lambda now: reader.answer(request) is not None)
+        found = reader.answer(request)
+        assert found is not None
+        return found
+
+    def done(self, changes: Iterable[str] = (), **values: Any) -> RunReader:
+        """Carry out a whole run; it must end as done."""
+        reader = self.start(changes, **values)
+        now = self.end(reader)
+        assert now.state == "done", (now, [e for e in reader.events if e["kind"] in {"error", "ranks-ended"}])
+        return reader
+
+
+def losses(reader: RunReader) -> list[float]:
+    """Return the global loss of every tick, checking that no tick is missing or there twice."""
+    ticks = reader.ticks
+    assert ticks["tick"].tolist() == list(range(1, len(ticks) + 1))
+    return [float(x) for x in ticks["loss"]]
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """Four warm ranks."""
+    found = Lab(tmp_path_factory.mktemp("runs"), room=4)
+    yield found
+    found.session.close()
+
+
+@pytest.fixture(scope="session")
+def curve() -> Callable[[RunReader], list[float]]:
+    """The loss of every tick."""
+    return losses
