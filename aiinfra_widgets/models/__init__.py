@@ -73,6 +73,7 @@ from .scaling import (
 from .step import (
     StepParts,
     blocking_step,
+    bucket_bounds,
     overlapped_step,
 )
 from .stragglers import (
@@ -101,6 +102,7 @@ __all__ = [
     "billed_time_s",
     "binomial_broadcast_time_s",
     "blocking_step",
+    "bucket_bounds",
     "busbw_bytes_per_s",
     "busbw_factor",
     "capital_cost_usd",

@@ -1,4 +1,4 @@
-"""A net's parameters, gradients and momentum as flat buffers, and summing gradients bucket by bucket during backward.
+"""A net's parameters, gradients and momentum as flat buffers.
 
 # P parameters, n active ranks
 """
@@ -10,10 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from mpi4py import MPI
-from torch import Tensor
-
-from .collectives import PIECE_BYTES
 
 #: Arrival times travel as float32 in two parts, whole ticks of COARSE_S and the rest, so that they stay exact to 0.1 us.
 COARSE_S = 1 / 1024
@@ -87,55 +83,3 @@ class FlatBuffers:
         """Copy the state from host memory to the device."""
         self.parameters.copy_(torch.from_numpy(self.parameters_host))
         self.momentum.copy_(torch.from_numpy(self.momentum_host))
-
-
-class Overlap:
-    """Non-blocking all-reduce of each bucket as soon as backward has filled it."""
-
-    def __init__(self, comm: MPI.Intracomm, flat: FlatBuffers, bucket_bytes: int) -> None:
-        self.comm, self.flat = comm, flat
-        self.requests: list[MPI.Request] = []
-        self._missing: list[int] = []
-        self._buckets: list[tuple[int, int, int]] = []
-        bounds: list[tuple[int, int, int]] = []
-        members = start = 0
-        of: dict[torch.nn.Parameter, int] = {}
-        for p, part in flat.slices:
-            of[p] = len(bounds)
-            members += 1
-            if (part.stop - start) * 4 >= bucket_bytes:
-                bounds.append((start, part.stop, members))
-                start, members = part.stop, 0
-        if members:
-            bounds.append((start, flat.size, members))
-        self._buckets = bounds
-        self._hooks = [p.register_post_accumulate_grad_hook(self._ready(of[p])) for p, _ in flat.slices]
-
-    def arm(self) -> None:
-        """Before backward: nothing is filled yet."""
-        self._missing = [members for _, _, members in self._buckets]
-        self.requests.clear()
-
-    def _ready(self, bucket: int) -> Any:
-        def hook(_: Tensor) -> None:
-            self._missing[bucket] -= 1
-            if self._missing[bucket] == 0:
-                start, stop, _members = self._buckets[bucket]
-                for at in range(start, stop, PIECE_BYTES // 4):
-                    piece = self.flat.bucket(at, min(at + PIECE_BYTES // 4, stop))
-                    self.requests.append(self.comm.Iallreduce(MPI.IN_PLACE, piece))
-
-        return hook
-
-    def finish(self) -> int:
-        """After backward: the tail goes last; wait for everything. Returns bytes handed to the network."""
-        n = self.comm.size
-        tail = self.flat.bucket(self.flat.size, self.flat.size + 2 + 2 * n)
-        self.requests.append(self.comm.Iallreduce(MPI.IN_PLACE, tail))
-        MPI.Request.Waitall(self.requests)
-        return 2 * (n - 1) * (self.flat.size * 4 + tail.nbytes) // n
-
-    def remove(self) -> None:
-        """Take the hooks off the parameters."""
-        for hook in self._hooks:
-            hook.remove()

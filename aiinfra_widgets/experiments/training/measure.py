@@ -23,9 +23,10 @@ from torch import Tensor
 from ...errors import DataError, LabError
 from ...experiment import Spec
 from ...ranks import nccl
-from ...ranks.buffers import FlatBuffers, Overlap
+from ...ranks.buffers import FlatBuffers
 from ...ranks.collectives import allreduce
 from ...ranks.node import Arrays, Node, Program
+from ...ranks.overlap import Overlap
 from ...workloads import nets
 from .spec import TrainingSpec
 
@@ -80,9 +81,8 @@ class DataParallel(Program):
         node.link.latency_s, node.link.bandwidth_bytes_per_s = spec.link_latency_s, spec.link_bandwidth_bytes_per_s
         if self._overlap:
             self._overlap.remove()
-        # An injected link delays whole messages in order, which a non-blocking library call cannot be made to do.
-        wanted = spec.overlap and node.size > 1 and not node.link.active and self.device.type == "cpu"
-        self._overlap = Overlap(node.comm, self.flat, spec.bucket_bytes) if wanted else None
+        wanted = spec.overlap and node.size > 1 and self.device.type == "cpu"
+        self._overlap = Overlap(node.comm, self.flat, node.link, spec.algorithm, spec.bucket_bytes) if wanted else None
         if self._nccl:
             self._nccl.close()
         direct = (

@@ -17,6 +17,8 @@ from ...errors import ModelInputError
 from ...machine.profile import Machine
 from ...models import (
     MeasuredAllreduce,
+    bucket_bounds,
+    overlapped_step,
     recursive_doubling_allreduce_time_s,
     ring_allreduce_time_s,
     tree_allreduce_time_s,
@@ -186,9 +188,11 @@ def _parts(
     step_x, compute_x = rates.lockstep(n, forward_s)
     update_s = rates.update_s(facts.params, n)
     reduced_bytes = facts.gradient_bytes + 8 + 8 * n
-    injected_comm_s = _injected_link_s(spec, over, reduced_bytes, n)
-    tail_s = rates.tail_s(n)
-    exposed_s = rates.allreduce_s(reduced_bytes, n) + tail_s
+    compute_s = forward_s * compute_x + update_s
+    if spec.overlap:
+        compute_s, exposed_s, link_s = _overlapped(spec, facts, rates, over, n, compute_s, update_s)
+    else:
+        exposed_s, link_s = rates.allreduce_s(reduced_bytes, n), _injected_link_s(spec, over, reduced_bytes, n)
     # Sharing cores makes ranks arrive at different times; the tiny all-reduce of the probe is in its step already.
     shared_wait_s = np.maximum(forward_s * (step_x - compute_x) - rates.allreduce_s(256.0, n), 0.0)
     slow_s = np.zeros_like(forward_s * n)
@@ -196,10 +200,10 @@ def _parts(
         slow_s = forward_s * compute_x * (np.asarray(over.get("slow_factor", spec.slow_factor)) - 1)
     parts = {
         "data_time_s": data_s * compute_x,
-        "compute_time_s": forward_s * compute_x + update_s,
-        "exposed_comm_time_s": exposed_s,
+        "compute_time_s": compute_s,
+        "exposed_comm_time_s": exposed_s + rates.tail_s(n),
         "straggler_wait_time_s": shared_wait_s + slow_s * (n - 1) / n,
-        "injected_time_s": slow_s / n + injected_comm_s,
+        "injected_time_s": slow_s / n + link_s,
         "runtime_time_s": rates.runtime_s() * compute_x,
     }
     shape = np.broadcast_shapes(*(np.shape(v) for v in parts.values()))
@@ -211,6 +215,42 @@ def _parts(
         "samples_per_s": batch / step_s,
         "sent_bytes": 2 * (n - 1) / n * reduced_bytes * n,
     }
+
+
+def _overlapped(
+    spec: TrainingSpec,
+    facts: catalog.WorkloadFacts,
+    rates: Calibrated,
+    over: Mapping[str, Any],
+    n: Any,
+    compute_s: Any,
+    update_s: Any,
+) -> tuple[Any, Any, Any]:
+    """Return (compute, exposed communication, exposed injected delay) when buckets go out during backward.
+
+    A core that waits for an injected delay computes meanwhile; one that moves bytes itself does one or the other.
+    """
+    sizes = [size for layer in reversed(facts.layers()) for size in _tensors(layer)]
+    buckets = [4.0 * sum(sizes[a:b]) for a, b in bucket_bounds(sizes, spec.bucket_bytes // 4)]
+    tail_bytes = 8 + 8 * n
+    own_s = sum(rates.allreduce_s(size, n) for size in buckets)
+    link_s = sum(_injected_link_s(spec, over, size, n) for size in buckets)
+    backward = np.clip((compute_s - update_s) * 2 / 3 / compute_s, 0.0, 1.0)
+    parts = overlapped_step(compute_s, own_s + link_s, len(buckets), np.where(link_s > 0, 1.0, 0.0), backward)
+    exposed_s = np.maximum(parts.exposed_comm_time_s, 0.0)
+    share = link_s / np.maximum(own_s + link_s, 1e-12)
+    last_s = rates.allreduce_s(tail_bytes, n)
+    return (
+        parts.compute_time_s,
+        exposed_s * (1 - share) + last_s,
+        exposed_s * share + _injected_link_s(spec, over, tail_bytes, n),
+    )
+
+
+def _tensors(layer: Layer) -> tuple[int, ...]:
+    """Sizes of a layer's bias and weight, in the order in which backward finishes them."""
+    bias = {"linear": "out", "conv": "out_channels"}.get(layer.kind)
+    return (layer.dims[bias], layer.params - layer.dims[bias]) if bias else ()
 
 
 def _injected_link_s(spec: TrainingSpec, over: Mapping[str, Any], size_bytes: Any, n: Any) -> Any:
@@ -250,7 +290,9 @@ def _notes(spec: TrainingSpec, machine: Machine, over: Mapping[str, Any]) -> lis
     if most > probed:
         notes.append(f"{most} nodes were not calibrated (up to {probed} were); the prediction extends the last slope.")
     if spec.overlap:
-        notes.append("Overlap is predicted to gain nothing: on one machine a core either computes or moves bytes.")
+        notes.append(
+            "Overlap hides injected delays, but no bytes: on one machine a core either computes or moves them."
+        )
     if spec.algorithm != "mpi":
         notes.append(
             "The written-out algorithms are predicted at the speed of the library's, plus what the link injects."

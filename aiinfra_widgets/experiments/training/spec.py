@@ -67,11 +67,12 @@ class TrainingSpec(Spec):
         group="System",
     )
     bucket_bytes: int = knob(
-        4 * 2**20,
-        "Gradients are summed in pieces of this size when overlapping.",
+        2**20,
+        "Size at which a bucket of gradients is sent while backward goes on; smaller buckets start earlier and cost more messages.",
         unit="B",
-        ge=2**16,
+        ge=2**8,
         le=2**28,
+        live=True,
         log=True,
         group="System",
     )
