@@ -14,6 +14,8 @@ setup:  ## Make or refresh the virtual environment .venv, at the versions of con
 	@sh .ci/setup
 
 lab: setup  ## Open JupyterLab on the first lab (more options: make lab ARGS="--no-browser --port 9999")
+	@echo "== lab: measuring this machine, once, so that the lab can predict (at most a minute)"
+	@$(BIN)/aiinfra calibrate --if-missing >/dev/null || echo "== lab: not measured; the lab says how to do it later"
 	@echo "== lab: opening JupyterLab on $(or $(FIRST_LAB),the folder labs); end it with Ctrl-C"
 	@exec $(BIN)/jupyter-lab --ServerApp.root_dir="$(CURDIR)/labs" --LabApp.default_url="/lab/tree/$(FIRST_LAB)" $(ARGS)
 

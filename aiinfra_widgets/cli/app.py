@@ -34,12 +34,20 @@ def doctor(json_: Json = False) -> None:
 
 @app.command()
 def calibrate(
-    seconds: Annotated[float, typer.Option(help="Longest time the probes may take.")] = 60.0, json_: Json = False
+    seconds: Annotated[float, typer.Option(help="Longest time it may take.")] = 60.0,
+    if_missing: Annotated[
+        bool, typer.Option("--if-missing", help="Do nothing where there is a profile already.")
+    ] = False,
+    json_: Json = False,
 ) -> None:
     """Measure this machine for at most a minute, so that predictions are made from what it can do."""
     from ..launch.calibrate import calibrate as measure
+    from ..launch.session import this_machine
     from . import show
 
+    if if_missing and this_machine().calibrated:
+        print(f"this machine was calibrated: {this_machine().id}", file=sys.stderr)
+        return
     machine, path = measure(seconds, progress=show.progress("calibrating"))
     show.as_json(machine.to_json()) if json_ else show.machine(machine, path)
 

@@ -122,9 +122,7 @@ def broadcast_json(comm: MPI.Intracomm, data: Any, size: int, root: int = 0) -> 
     return json.loads(buffer.tobytes())
 
 
-def wait_for(
-    comm: MPI.Comm, tag: int, source: int = MPI.ANY_SOURCE, *, pause_s: float = 0.0005, longest_s: float = 0.004
-) -> MPI.Status | None:
+def wait_for(comm: MPI.Comm, tag: int, source: int = MPI.ANY_SOURCE, *, pause_s: float = 0.01) -> MPI.Status | None:
     """Look once for a message and sleep if there is none: an idle rank must not spin.
 
     Returns:
@@ -133,5 +131,5 @@ def wait_for(
     status = MPI.Status()
     if comm.Iprobe(source, tag, status):
         return status
-    time.sleep(min(longest_s, max(pause_s, 0.0)))
+    time.sleep(pause_s)
     return None

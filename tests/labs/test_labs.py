@@ -1,0 +1,112 @@
+"""Every lab, unattended, as `aiinfra report` runs it: on a machine that was calibrated, and on one that was not."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).resolve().parents[2]
+LABS = sorted((REPO / "labs").glob("[0-9][0-9]_*.ipynb"))
+AIINFRA = Path(sys.executable).parent / "aiinfra"
+QUICK = ["-p", "steps", "160", "-p", "nodes", "1", "-p", "changes", '["step=60 nodes=2"]']
+
+
+def aiinfra(*words: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    """Run the command as a person would."""
+    return subprocess.run([str(AIINFRA), *words], capture_output=True, text=True, timeout=timeout, check=False)
+
+
+@pytest.fixture(scope="session")
+def calibrated() -> None:
+    """Calibrate this machine, shortly; the profile goes to the home of the tests."""
+    done = aiinfra("calibrate", "--seconds", "25")
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("lab", LABS, ids=lambda p: p.stem)
+def test_lab_runs_unattended_and_reads_the_run(lab: Path, calibrated: None, tmp_path: Path) -> None:
+    out = tmp_path / "report"
+    done = aiinfra("report", str(lab), *QUICK, "-o", str(out))
+    assert done.returncode == 0, done.stderr[-3000:]
+    record = json.loads((out / "results.json").read_text())
+    assert record["status"] == "done"
+    assert record["error"] is None
+    assert {c["status"] for c in record["cells"]} == {"executed"}
+    found = record["results"]
+    assert found["status"] == "done"
+    assert [s["nodes"] for s in found["segments"]] == [1, 2]
+    for segment in found["segments"]:
+        step = segment["quantities"]["step_time_s"]
+        assert step["predicted"] > 0, segment["prediction_refused"]
+        assert step["measured"] > 0
+        assert step["relative_error"] == pytest.approx(step["predicted"] / step["measured"] - 1)
+    # The results come from the run's files, never from rendered text: the run is there and says the same.
+    run = Path(found["run"])
+    lines = (run / "samples" / "0-0.csv").read_text().splitlines()
+    assert lines[-1].split(",")[0] == "160"
+    assert (out / f"{lab.stem}.html").stat().st_size > 100_000
+    assert not left_behind()
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        pytest.param(["-p", "node", "2"], "nodes", id="unknown-parameter-names-the-near-one"),
+        pytest.param(["-p", "nodes", "two"], "nodes", id="ill-typed"),
+        pytest.param(["-p", "nodes", "0"], "nodes", id="out-of-range"),
+        pytest.param(["-p", "workload", "digits-cn"], "digits-cnn", id="unknown-workload"),
+    ],
+)
+def test_wrong_parameters_are_errors_before_anything_runs(given: list[str], expected: str, tmp_path: Path) -> None:
+    out = tmp_path / "report"
+    done = aiinfra("report", str(LABS[0]), *given, "-o", str(out), timeout=60)
+    assert done.returncode in {1, 2}
+    assert expected in done.stderr
+    assert not list(out.glob("*.ipynb")) or out.exists() is False
+
+
+def test_a_failing_run_fails_the_report_and_leaves_no_rank(tmp_path: Path) -> None:
+    out = tmp_path / "report"
+    done = aiinfra(
+        "report",
+        str(LABS[0]),
+        "-p",
+        "learning_rate",
+        "10.0",
+        "-p",
+        "workload",
+        "linear-regression",
+        *QUICK[:3],
+        "-o",
+        str(out),
+    )
+    assert done.returncode == 2, done.stdout + done.stderr
+    record = json.loads((out / "results.json").read_text())
+    assert record["status"] == "failed"
+    assert "loss" in json.dumps(record)
+    assert (out / f"{LABS[0].stem}.html").exists()
+    assert not left_behind()
+
+
+def left_behind() -> list[str]:
+    """Command lines of ranks and supervisors of this test's home that still live."""
+    import os
+    import time
+
+    import psutil
+
+    home = os.environ["AIINFRA_HOME"]
+    end = time.monotonic() + 10
+    while True:
+        found = []
+        for process in psutil.process_iter(["cmdline"]):
+            line = " ".join(process.info["cmdline"] or [])
+            if home in line and ("aiinfra_widgets.ranks" in line or "aiinfra_widgets.launch.supervisor" in line):
+                found.append(line)
+        if not found or time.monotonic() > end:
+            return found
+        time.sleep(0.2)
