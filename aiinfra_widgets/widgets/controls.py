@@ -44,7 +44,7 @@ def steps(low: float, high: float, *values: float, whole: bool) -> list[float]:
     """
     start = max(low, 1 if whole else high * 1e-9)
     if whole and high <= 2**16:
-        stops = [2.0**i for i in range(0, 17)]
+        stops = [2.0**i for i in range(17)]
     else:
         decades = range(math.floor(math.log10(start)), math.ceil(math.log10(high)) + 1)
         stops = [float(f"{m}e{d}") for d in decades for m in (1, 2, 5)]

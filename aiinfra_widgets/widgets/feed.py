@@ -238,7 +238,7 @@ class Feed:
             of = self.shown.total if name == "parts" else name
             predicted = plotdata.predicted(segments, of, self.shown.axes[of], self._last_tick)
             self.sink.put(name, "predicted", predicted)
-            self.sink.put(name, "marks", plotdata.marks(segments, self._last_tick))
+            self.sink.put(name, "marks", plotdata.marks(segments, self._last_tick, name != "parts"))
 
     def _moments(self, events: Any) -> None:
         for name in self.shown.series:

@@ -11,22 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from bokeh.models import (
-    ColumnDataSource,
-    FixedTicker,
-    HoverTool,
-    LabelSet,
-    Legend,
-    LegendItem,
-    NumeralTickFormatter,
-    Range1d,
-    Whisker,
-)
+from bokeh import models as _models
 from bokeh.plotting import figure
 
 from ..quantities import quantity
 from .theme import INK, INK_TAG, MEASURED, PAPER_TAG, PREDICTED, dress, part_colour
 
+#: Bokeh's type hints lack several of its models and take arguments in another order than it does.
+bk: Any = _models
 Columns = Mapping[str, Any]
 TOOLS = "xpan,box_zoom,reset,save"
 
@@ -75,9 +67,9 @@ class Key:
 def still(chart: Chart) -> Any:
     """Return the figure for a page without our own script: with its title, and a legend of what it shows."""
     chart.figure.title.text = chart.title
-    items = [LegendItem(label=k.text, renderers=list(k.renderers)) for k in chart.keys if k.drawn]
+    items = [bk.LegendItem(label=k.text, renderers=list(k.renderers)) for k in chart.keys if k.drawn]
     if items:
-        chart.figure.add_layout(Legend(items=items), "right")
+        chart.figure.add_layout(bk.Legend(items=items), "right")
     return dress(chart.figure)
 
 
@@ -111,10 +103,10 @@ def falls_by_orders(name: str) -> bool:
     return q.unit == "1" and q.better == "lower"
 
 
-def source(data: Mapping[str, Columns], name: str, columns: Sequence[str]) -> ColumnDataSource:
+def source(data: Mapping[str, Columns], name: str, columns: Sequence[str]) -> Any:
     """Return the data source `name`, empty where `data` has none."""
     given = data.get(name, {})
-    return ColumnDataSource(data={c: given.get(c, []) for c in columns}, name=name)
+    return bk.ColumnDataSource(data={c: given.get(c, []) for c in columns}, name=name)
 
 
 PREDICTED_COLUMNS = ("left", "right", "value", "low", "high")
@@ -123,14 +115,16 @@ MARK_COLUMNS = ("tick", "text")
 
 def _canvas(height: int, **more: Any) -> Any:
     """Return an empty figure whose frame is `height` pixels high; it takes the width there is."""
-    fig = figure(frame_height=height, sizing_mode="stretch_width", tools=TOOLS, active_drag=None, min_width=120, **more)
+    fig: Any = figure(
+        frame_height=height, sizing_mode="stretch_width", tools=TOOLS, active_drag=None, min_width=120, **more
+    )
     fig.title.text = ""
     return fig
 
 
-def _follow(data: Mapping[str, Columns], start: float, end: float) -> Range1d:
+def _follow(data: Mapping[str, Columns], start: float, end: float) -> Any:
     span = data.get("span", {})
-    return Range1d(span.get("start", start), span.get("end", end), name="follow")
+    return bk.Range1d(span.get("start", start), span.get("end", end), name="follow")
 
 
 def _predicted(fig: Any, data: Mapping[str, Columns]) -> tuple[Any, ...]:
@@ -147,7 +141,7 @@ def _marks(fig: Any, data: Mapping[str, Columns]) -> None:
     lines = fig.vspan("tick", source=src, line_color=INK, line_dash="4 4", line_alpha=0.8)
     lines.glyph.tags = [INK_TAG]
     fig.add_layout(
-        LabelSet(
+        bk.LabelSet(
             x="tick", y=fig.frame_height - 2, y_units="screen", text="text", source=src, text_font_size="11px",
             text_color=INK, x_offset=4, text_baseline="top",
         )
@@ -175,7 +169,7 @@ def parts_chart(total: str, parts: Sequence[str], tick: str, data: Mapping[str, 
     _marks(fig, data)
     rows = [(quantity(p).label, f"@{p}{{0.[000]}} {axis.unit}") for p in reversed(parts)]
     tips = [(tick.capitalize(), "@tick{0}"), (q.label, f"@{total}{{0.[000]}} {axis.unit}"), *rows]
-    fig.add_tools(HoverTool(renderers=[line], mode="vline", tooltips=tips))
+    fig.add_tools(bk.HoverTool(renderers=[line], mode="vline", tooltips=tips))
     fig.xaxis.axis_label, fig.yaxis.axis_label = tick.capitalize(), axis.label(q.label)
     named = zip(parts, colours, areas, strict=True)
     keys = [Key(quantity(p).label, "box", colour, (area,)) for p, colour, area in named]
@@ -205,7 +199,7 @@ def series_chart(name: str, tick: str, data: Mapping[str, Columns], axis: Axis, 
     _marks(fig, data)
     value = f"@value{{{_digits(axis)}}} {axis.unit}".rstrip()
     place = (tick.capitalize(), "@tick{0}")
-    fig.add_tools(HoverTool(renderers=[line], mode="vline", tooltips=[place, (q.label, value)]))
+    fig.add_tools(bk.HoverTool(renderers=[line], mode="vline", tooltips=[place, (q.label, value)]))
     keys = [Key("Measured", "line", MEASURED, (line,)), Key("Predicted", "band", PREDICTED, predicted)]
     if extra:
         dots = fig.scatter(
@@ -213,12 +207,12 @@ def series_chart(name: str, tick: str, data: Mapping[str, Columns], axis: Axis, 
             line_color="white", line_width=1,
         )  # fmt: skip
         dots.glyph.tags = [PAPER_TAG]
-        fig.add_tools(HoverTool(renderers=[dots], tooltips=[place, (quantity(extra).label, value)]))
+        fig.add_tools(bk.HoverTool(renderers=[dots], tooltips=[place, (quantity(extra).label, value)]))
         keys = [keys[0], Key(quantity(extra).label, "dot", MEASURED, (dots,))]
     fig.xaxis.axis_label, fig.yaxis.axis_label = tick.capitalize(), axis.label(q.label)
     fig.yaxis.ticker.desired_num_ticks = 4
     if axis.unit.endswith("/s"):
-        fig.yaxis.formatter = NumeralTickFormatter(format="0[.]0 a")
+        fig.yaxis.formatter = bk.NumeralTickFormatter(format="0[.]0 a")
     return Chart(
         name, dress(fig), f"{q.label} appears here, as it runs.", f"{q.label} over {tick}s", q.label, tuple(keys)
     )
@@ -254,7 +248,7 @@ def scaling_chart(name: str, swept: str, data: Mapping[str, Columns]) -> Chart:
     )
     references.glyph.tags = [INK_TAG]
     fig.add_layout(
-        LabelSet(
+        bk.LabelSet(
             x="at", y="value", text="text", source=source(data, "reference_names", NAME_COLUMNS),
             text_font_size="11px", text_color=INK, text_align="right", x_offset=-4, y_offset="lift",
         )
@@ -263,7 +257,7 @@ def scaling_chart(name: str, swept: str, data: Mapping[str, Columns]) -> Chart:
     band = fig.varea("at", "low", "high", source=model, fill_color=PREDICTED, fill_alpha=0.18)
     line = fig.line("at", "value", source=model, line_color=PREDICTED, line_width=2.5)
     points = source(data, "points", POINT_COLUMNS)
-    bars = Whisker(base="at", lower="low", upper="high", source=points, line_color=MEASURED, line_width=1.5)
+    bars = bk.Whisker(base="at", lower="low", upper="high", source=points, line_color=MEASURED, line_width=1.5)
     bars.upper_head.size = bars.lower_head.size = 8
     bars.upper_head.line_color = bars.lower_head.line_color = MEASURED
     fig.add_layout(bars)
@@ -271,8 +265,8 @@ def scaling_chart(name: str, swept: str, data: Mapping[str, Columns]) -> Chart:
     dots.glyph.tags = [PAPER_TAG]
     unit = axis.unit
     fig.add_tools(
-        HoverTool(renderers=[dots], tooltips=[("Measured", f"@value{{0.00}} {unit}"), ("", "@text")]),
-        HoverTool(renderers=[line], mode="vline", tooltips=[(swept, "@at{0}"), ("Model", f"@value{{0.00}} {unit}")]),
+        bk.HoverTool(renderers=[dots], tooltips=[("Measured", f"@value{{0.00}} {unit}"), ("", "@text")]),
+        bk.HoverTool(renderers=[line], mode="vline", tooltips=[(swept, "@at{0}"), ("Model", f"@value{{0.00}} {unit}")]),
     )
     keys = (
         Key("Measured", "dot", MEASURED, (dots,)), Key("Model", "band", PREDICTED, (line, band)),
@@ -297,14 +291,14 @@ def bars_chart(total: str, data: Mapping[str, Columns], axis: Axis) -> Chart:
         axis: Of the bars.
     """
     q = quantity(total)
-    fig = _canvas(180, y_range=Range1d(-0.6, 1.6), x_range=_bars_range(data))
+    fig = _canvas(180, y_range=bk.Range1d(-0.6, 1.6), x_range=_bars_range(data))
     bars = fig.hbar(
         y="row", left="left", right="right", height=0.62, source=source(data, "bars", BAR_COLUMNS),
         fill_color="colour", line_color="white", line_width=1,
     )  # fmt: skip
     bars.glyph.tags = [PAPER_TAG]
-    fig.add_tools(HoverTool(renderers=[bars], tooltips=[("", "@part"), ("", "@shown")]))
-    fig.yaxis.ticker = FixedTicker(ticks=[0, 1])
+    fig.add_tools(bk.HoverTool(renderers=[bars], tooltips=[("", "@part"), ("", "@shown")]))
+    fig.yaxis.ticker = bk.FixedTicker(ticks=[0, 1])
     fig.yaxis.major_label_orientation = 1.5708
     fig.yaxis.major_label_overrides = {0: "Measured", 1: "Predicted"}
     fig.ygrid.grid_line_color = None
@@ -313,6 +307,6 @@ def bars_chart(total: str, data: Mapping[str, Columns], axis: Axis) -> Chart:
     return Chart("bars", dress(fig), empty, f"Parts of {q.label}", f"Where the {q.label.lower()} goes")
 
 
-def _bars_range(data: Mapping[str, Columns]) -> Range1d:
+def _bars_range(data: Mapping[str, Columns]) -> Any:
     right = np.asarray(data.get("bars", {}).get("right", []), dtype=float)
-    return Range1d(0, float(right.max()) * 1.05 if right.size else 10.0, name="follow")
+    return bk.Range1d(0, float(right.max()) * 1.05 if right.size else 10.0, name="follow")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 
 from ..experiment import Experiment
-from ..quantities import Prediction, quantity, show
+from ..quantities import Prediction, show
 from .state import Look
 
 #: By state: (class, sign). The sign says it without colour.
@@ -76,7 +76,6 @@ def failure_html(look: Look) -> str:
 def reveal_html(exp: Experiment, guess: float | None, prediction: Prediction | None, refused: str) -> str:
     """Return the learner's number beside the model's, with its band and provenance, or why the model says nothing."""
     name = exp.compared[0]
-    q = quantity(name)
     own = f'<div class="aiinfra-big"><span>You</span><b>{escape(show(name, guess))}</b></div>' if guess else ""
     if prediction is None:
         return f'{own}<div class="aiinfra-big"><span>Model</span><b class="aiinfra-none">no prediction</b></div>{refusal_html(refused)}'
@@ -86,7 +85,8 @@ def reveal_html(exp: Experiment, guess: float | None, prediction: Prediction | N
         band = f"<small>{escape(show(name, value.low))} to {escape(show(name, value.high))}</small>"
     notes = "".join(f'<p class="aiinfra-note">{escape(n)}</p>' for n in prediction.notes)
     tag = f'<span class="aiinfra-tag" title="{escape(value.how)}">{escape(value.method)}</span>'
-    return f'{own}<div class="aiinfra-big"><span>Model</span><b>{escape(show(name, value.value))}</b>{band}{tag}</div>{notes}<!--{q.name}-->'
+    model = f"<span>Model</span><b>{escape(show(name, value.value))}</b>{band}{tag}"
+    return f'{own}<div class="aiinfra-big">{model}</div>{notes}'
 
 
 def refusal_html(refused: str) -> str:

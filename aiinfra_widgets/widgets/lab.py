@@ -27,8 +27,8 @@ from ..summary import FORMAT, summary
 from .compare import comparison_html, detail_html
 from .feed import Feed, Shown, Still
 from .figures import still
-from .live import bundle, headless
 from .meters import meters_table_html
+from .notebook import headless, show, show_figure, show_html
 from .state import LabState, Look
 
 #: Seconds between two looks at a run that is watched.
@@ -185,22 +185,18 @@ class Lab:
 
         In a notebook the comparison keeps following the run; a figure shows the run as it is now.
         """
-        from IPython.display import display
-
         if what != "comparison":
-            _display_figure(*self._figure_now(what))
+            show_figure(*self._figure_now(what))
         elif self.headless:
             self._show_comparison()
         else:
-            display(self._the_screen().comparison)
+            show(self._the_screen().comparison)
 
     def _ipython_display_(self) -> None:
-        from IPython.display import display
-
         if self.headless:
             self._show_run()
         else:
-            display(self._the_screen().root)
+            show(self._the_screen().root)
 
     def _repr_html_(self) -> str | None:
         return None
@@ -210,8 +206,6 @@ class Lab:
         return f"Lab({self.state.experiment.name!r}): {look.status.state if look.status else 'not started'}"
 
     def _show_run(self) -> None:
-        from IPython.display import display
-
         look = self.state.look(fresh=True)
         exp = self.state.experiment
         if look.status is None:
@@ -223,18 +217,16 @@ class Lab:
         for name in self.figures:
             figure, words = self._figure_now(name)
             if figure.select({"name": "series"}):
-                _display_figure(figure, words)
+                show_figure(figure, words)
 
     def _show_comparison(self) -> None:
-        from IPython.display import HTML, display
-
         look, exp = self.state.look(fresh=True), self.state.experiment
-        display(HTML(comparison_html(exp, look.comparisons, look.guess) + detail_html(exp, look.comparisons)))
+        show_html(comparison_html(exp, look.comparisons, look.guess) + detail_html(exp, look.comparisons))
         for name in self.figures:
             figure, words = self._figure_now(name)
             if not figure.select({"name": "series"}):
-                _display_figure(figure, words)
-        display(HTML(meters_table_html(look.segments, exp.tick)))
+                show_figure(figure, words)
+        show_html(meters_table_html(look.segments, exp.tick))
 
     def _figure_now(self, name: str) -> tuple[Any, str]:
         """Return a figure of the run as it is now, and what it shows in words."""
@@ -256,7 +248,7 @@ class Lab:
             from .screen import Screen
 
             actions = {
-                "commit": lambda: self.commit(self._screen.read_guess()), "run": self.run, "pause": self._pause,
+                "commit": lambda: self.commit(self._the_screen().read_guess()), "run": self.run, "pause": self._pause,
                 "checkpoint": lambda: self.act("checkpoint"), "stop": self._stop_beside, "resume": self.resume,
                 "again": self.state.start_over,
             }  # fmt: skip
@@ -335,17 +327,6 @@ class _Follower(threading.Thread):
             screen.problem = f"The run can no longer be followed: {error}"
             screen.draw(self._lab.state._look)
         self._lab._ended.set()
-
-
-def _display_figure(figure: Any, words: str) -> None:
-    """Leave a figure in the notebook, or say in a script what it would show."""
-    from IPython.core.getipython import get_ipython
-    from IPython.display import display
-
-    if get_ipython() is None:  # type: ignore[no-untyped-call]
-        print(words)
-    else:
-        display(bundle(figure, words), raw=True)
 
 
 def _at_exit(of: weakref.ref[Lab]) -> None:

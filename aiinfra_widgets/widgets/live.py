@@ -6,7 +6,6 @@ everything. Sending is guarded, because a "hello" comes in another thread than t
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,33 +19,8 @@ import numpy as np
 import traitlets
 
 from .figures import Chart, Columns
+from .notebook import FIGURE_MIME, bundle
 from .theme import live_script, style_sheet
-
-HEADLESS = "AIINFRA_HEADLESS"
-#: What `reports` renders: the dictionary of `bokeh.embed.json_item`.
-FIGURE_MIME = "application/vnd.aiinfra.bokeh+json"
-
-
-def headless() -> bool:
-    """Whether nobody watches: AIINFRA_HEADLESS=1 (a report), or no notebook kernel at all (a script)."""
-    if os.environ.get(HEADLESS, "") not in {"", "0"}:
-        return True
-    from IPython.core.getipython import get_ipython
-
-    shell = get_ipython()  # type: ignore[no-untyped-call]
-    return shell is None or not hasattr(shell, "kernel")
-
-
-def bundle(figure: Any, says: str) -> dict[str, Any]:
-    """Return a figure as what a headless notebook keeps: its data for an offline page, and a sentence in its place.
-
-    Args:
-        figure: A Bokeh figure; it is put into a document of its own.
-        says: What it shows, in words.
-    """
-    from bokeh.embed import json_item
-
-    return {FIGURE_MIME: dict(json_item(figure)), "text/plain": says}
 
 
 @cache
@@ -84,7 +58,7 @@ class _Message:
             widget.send(content, buffers=[data] if data else [])
 
 
-class Live(anywidget.AnyWidget):  # type: ignore[misc]
+class Live(anywidget.AnyWidget):
     """Several charts, side by side as the style sheet says, each fed by the names of its data sources.
 
     Args:
@@ -94,8 +68,8 @@ class Live(anywidget.AnyWidget):  # type: ignore[misc]
 
     _esm = live_script()
     _css = style_sheet()
-    charts = traitlets.List().tag(sync=True)
-    classes = traitlets.List().tag(sync=True)
+    charts: Any = traitlets.List().tag(sync=True)
+    classes: Any = traitlets.List().tag(sync=True)
     bokeh_version = traitlets.Unicode().tag(sync=True)
 
     def __init__(self, charts: Iterable[Chart], classes: Iterable[str] = ()) -> None:

@@ -16,8 +16,8 @@ from ..runs.reader import Event, Segment
 from .figures import Axis, Columns
 from .theme import part_colour
 
-#: Two marks closer than this share of the axis would write over each other.
-MARK_ROOM = 0.09
+#: Share of the axis that one character of a mark takes, in a chart of full width.
+MARK_ROOM = 0.016
 
 
 def difference(before: Spec | None, after: Spec) -> str:
@@ -38,14 +38,20 @@ def _said(label: str, name: str, value: Any, unit: str) -> str:
     return f"{label} {value}"
 
 
-def marks(segments: Sequence[Segment], last_tick: float) -> Columns:
-    """Return where segments begin and what changed there; a text without room is left out, its line stays."""
-    room = max(last_tick - (segments[0].first_tick if segments else 0), 1) * MARK_ROOM
+def marks(segments: Sequence[Segment], last_tick: float, narrow: bool = False) -> Columns:
+    """Return where segments begin and what changed there; a text without room is left out, its line stays.
+
+    Args:
+        segments: Oldest first.
+        last_tick: Where the axis ends.
+        narrow: The chart has a third of the width.
+    """
+    room = max(last_tick - (segments[0].first_tick if segments else 0), 1) * MARK_ROOM * (2.8 if narrow else 1.0)
     text: list[str] = []
     for i, s in enumerate(segments):
         following = segments[i + 1].first_tick if i + 1 < len(segments) else last_tick
         words = difference(segments[i - 1].spec if i else None, s.spec)
-        text.append(words if following - s.first_tick >= room * max(1, len(words) / 8) else "")
+        text.append(words if following - s.first_tick >= room * len(words) else "")
     return {"tick": np.array([s.first_tick for s in segments], float), "text": text}
 
 

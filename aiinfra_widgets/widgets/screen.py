@@ -108,7 +108,8 @@ class Screen:
         )
         q = quantity(self.state.question)
         ask = ipw.HTML(
-            f"<p class='aiinfra-question'>With this setup, what will the <b>{escape(q.label.lower())}</b> be? <small>{escape(q.help)}</small></p>"
+            f"<p class='aiinfra-question'>With this setup, what will the <b>{escape(q.label.lower())}</b> be? "
+            f"<small>{escape(q.help)}</small></p>"
         )
         self.guess_say = _html("guess-say")
         self.answer_box = _box("answer", [ask, _box("commit", [self.guess, self.commit]), self.guess_say])

@@ -84,7 +84,7 @@ def _means(rows: Array, size: int) -> Array:
     sums = np.where(there, groups, 0.0).sum(axis=1)
     means = np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0)
     means[:, 0] = groups[:, -1, 0]
-    return means
+    return np.asarray(means)
 
 
 def upper(values: Any, pieces: int = 16, room: float = 1.9) -> float | None:

@@ -65,7 +65,9 @@ class JupyterLab:
         self.env.pop("AIINFRA_HEADLESS", None)
 
     def __enter__(self) -> JupyterLab:
-        self._settings("@jupyterlab/apputils-extension", "themes", {"theme": f"JupyterLab {'Dark' if self.dark else 'Light'}"})
+        self._settings(
+            "@jupyterlab/apputils-extension", "themes", {"theme": f"JupyterLab {'Dark' if self.dark else 'Light'}"}
+        )
         quiet = {"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True}
         self._settings("@jupyterlab/apputils-extension", "notification", quiet)
         argv = [
@@ -113,8 +115,12 @@ class JupyterLab:
 
     def kernel_pids(self) -> list[int]:
         """Return the processes of the kernels."""
-        found = psutil.Process(self.process.pid).children(recursive=True)
-        return [p.pid for p in found if "ipykernel_launcher" in " ".join(p.cmdline())]
+        found = []
+        for process in psutil.Process(self.process.pid).children(recursive=True):
+            with contextlib.suppress(psutil.Error):  # gone, or not collected yet
+                if "ipykernel_launcher" in " ".join(process.cmdline()):
+                    found.append(process.pid)
+        return found
 
 
 class Page:
@@ -195,7 +201,11 @@ def lab_processes(home: Path) -> list[psutil.Process]:
         try:
             mine = process.environ().get("AIINFRA_HOME") == str(home)
             line = " ".join(process.cmdline())
-            if mine and process.status() != psutil.STATUS_ZOMBIE and ("aiinfra_widgets" in line or "mpiexec" in line or "prte" in line):
+            if (
+                mine
+                and process.status() != psutil.STATUS_ZOMBIE
+                and ("aiinfra_widgets" in line or "mpiexec" in line or "prte" in line)
+            ):
                 found.append(process)
         except (psutil.Error, OSError):
             continue
