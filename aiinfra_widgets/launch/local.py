@@ -54,13 +54,13 @@ def mpiexec() -> Path:
     )
 
 
-def command(size: int, arguments: list[str], launcher: Path) -> list[str]:
-    """Return the argv that starts `size` ranks here.
+def command(size: int, arguments: list[str], launcher: Path, module: str = "aiinfra_widgets.ranks") -> list[str]:
+    """Return the argv that starts `size` ranks of `module` here.
 
     `--with-ft ulfm` lets the survivors of a dead rank go on; `self,sm` keeps ranks off the network; the ranks run under
     `python -m mpi4py`, so that an exception in one ends the job instead of hanging it.
     """
-    ranks = [sys.executable, "-m", "mpi4py", "-m", "aiinfra_widgets.ranks", *arguments]
+    ranks = [sys.executable, "-m", "mpi4py", "-m", module, *arguments]
     if is_openmpi(launcher):
         flags = ["--with-ft", "ulfm", "--bind-to", "none", "--map-by", ":OVERSUBSCRIBE"]
         return [str(launcher), *flags, "--mca", "pml", "ob1", "--mca", "btl", "self,sm", "-n", str(size), *ranks]

@@ -1,0 +1,1 @@
+"""A Jupyter kernel whose cells run on every MPI rank. `__main__` starts the ranks, `rank` is what each of them runs."""

@@ -1,0 +1,157 @@
+"""Rank 0: an ordinary Python kernel that sends each cell to the other ranks as well, and shows what they answer."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from multiprocessing.connection import wait
+from typing import Any
+
+from ipykernel.ipkernel import IPythonKernel
+from ipykernel.kernelapp import IPKernelApp
+from ipykernel.zmqshell import ZMQInteractiveShell
+
+from .wire import Lines, Wire
+
+#: Seconds for the ranks to answer an interrupt, and for the main thread to answer a shutdown.
+ANSWER_S, END_S = 3.0, 1.0
+STUCK = (
+    "ranks {} still run an earlier cell; if they wait in MPI on another communicator than `comm`, restart the kernel"
+)
+LOST = "the process of this rank is gone; the others go on; restart the kernel to have it back"
+
+
+class Shell(ZMQInteractiveShell):
+    """The shell of rank 0."""
+
+    def _showtraceback(self, etype: type, evalue: object, stb: list[str]) -> None:
+        self.kernel.shown.add((etype.__name__, str(evalue)))
+        super()._showtraceback(etype, f"[rank 0] {evalue}", ["[rank 0] failed:", *stb])
+
+
+class MPIKernel(IPythonKernel):
+    """The kernel that Jupyter talks to. A thread of it listens to the other ranks."""
+
+    implementation = "aiinfra-mpi"
+    shell_class = Shell
+    shell: Any
+    session: Any
+    wires: dict[int, Wire]
+    names: Callable[[], dict[str, Any]]
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.parent_of_cell: dict[str, Any] = {}
+        self.interrupted_s, self.idle, self.busy = 0.0, threading.Event(), set[int]()
+        self.shown, self.failed = set[tuple[str, str]](), dict[str, Any]()
+        self.streams = [Lines(0, inner.write, inner) for inner in (sys.stdout, sys.stderr)]
+        sys.stdout, sys.stderr = self.streams
+        self.renew()
+        threading.Thread(target=self.listen, daemon=True).start()
+
+    async def do_execute(self, code: str, silent: bool, store_history: bool = True, *rest: Any, **more: Any) -> Any:
+        """Run a cell on every rank; what a front end asks silently, or beside the running cell, only here."""
+        if silent or threading.current_thread() is not threading.main_thread():
+            return await super().do_execute(code, silent, store_history, *rest, **more)
+        self.parent_of_cell, self.failed = self.get_parent("shell"), {}
+        self.shown.clear()
+        if self.busy:
+            refusal = f"raise RuntimeError({f'rank {sorted(self.busy)}: {STUCK}'!r})"
+            return await super().do_execute(refusal, False, False, *rest, **more)
+        if self.interrupted_s:
+            self.interrupted_s = 0.0
+            self.renew()
+        self.busy.update((0, *self.wires))
+        for wire in list(self.wires.values()):
+            wire.send("run", code=code, count=self.shell.execution_count, store_history=store_history)
+            wire.flush()  # before the cell: MPI may hold the GIL until the other ranks come
+        try:
+            reply = await super().do_execute(code, silent, store_history, *rest, **more)
+        finally:
+            # Until the handler of this request ends, an interrupt is for the other ranks.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            self.busy.discard(0)
+        for stream in self.streams:
+            stream.finish()
+            stream.flush()
+        while self.busy and not (self.interrupted_s and time.monotonic() > self.interrupted_s + ANSWER_S):
+            self.idle.wait(0.2)
+            self.idle.clear()
+        for rank in sorted(self.busy):
+            self.take(rank, "error", ename="RankBusy", evalue=STUCK, traceback=[STUCK])
+        return {**reply, "status": "error", **self.failed} if self.failed and reply["status"] == "ok" else reply
+
+    def renew(self) -> None:
+        """Make a new communicator for the cells, on every rank: an interrupt revokes it, and leaves the ranks out of step."""
+        for wire in self.wires.values():
+            wire.send("renew")
+            wire.flush()
+        names = type(self).names()
+        self.comm = names["comm"]
+        self.shell.user_ns.update(names)
+
+    def listen(self) -> None:
+        """Take what the other ranks say, for as long as there are any."""
+        while ends := {wire.connection: rank for rank, wire in self.wires.items()}:
+            ready = wait(list(ends))
+            for rank in [rank for end, rank in ends.items() if end in ready]:
+                try:
+                    self.take(rank, **self.wires[rank].receive())
+                except (EOFError, OSError):
+                    del self.wires[rank]
+                    self.take(rank, "error", ename="RankLost", evalue=LOST, traceback=[LOST])
+                    self.take(rank, "done")
+
+    def take(self, rank: int, kind: str, **content: Any) -> None:
+        """Show what a rank says; the same error of several ranks once."""
+        if kind == "done":
+            self.busy.discard(rank)
+            self.idle.set()
+        elif kind == "stream":
+            self.show("stream", content)
+        elif kind == "display":
+            self.show("stream", {"name": "stdout", "text": f"[rank {rank}] shows:\n"})
+            self.show("display_data", content)
+        elif (error := (content["ename"], content["evalue"])) in self.shown:
+            self.show("stream", {"name": "stderr", "text": f"[rank {rank}] {': '.join(error)} (as above)\n"})
+        else:
+            self.shown.add(error)
+            self.failed = {
+                "ename": error[0],
+                "evalue": f"[rank {rank}] {error[1]}",
+                "traceback": [f"[rank {rank}] failed:", *content["traceback"]],
+            }
+            self.show("error", self.failed)
+
+    def show(self, kind: str, content: dict[str, Any]) -> None:
+        """Show something below the cell that runs."""
+        self.session.send(self.iopub_socket, kind, content, self.parent_of_cell, ident=self._topic(kind))
+
+    async def interrupt_request(self, stream: Any, ident: Any, parent: Any) -> None:
+        """Interrupt every rank; one that waits in MPI on `comm` is freed by revoking it, where MPI can (ULFM)."""
+        self.interrupted_s, running = time.monotonic(), bool(self.busy)
+        for rank in self.busy & set(self.wires):
+            self.wires[rank].send("interrupt")
+            self.wires[rank].flush()
+        await super().interrupt_request(stream, ident, parent)
+        if running:
+            with contextlib.suppress(Exception):
+                self.comm.Revoke()
+
+    def do_shutdown(self, restart: bool) -> Any:
+        """End, even if the main thread waits in MPI. The other ranks end with their wires."""
+        timer = threading.Timer(END_S, os._exit, (0,))
+        timer.daemon = True
+        timer.start()
+        return super().do_shutdown(restart)
+
+
+def serve(connection_file: str, wires: dict[int, Wire], names: Callable[[], dict[str, Any]]) -> None:
+    """Be the kernel until Jupyter ends it."""
+    MPIKernel.wires, MPIKernel.names = wires, staticmethod(names)
+    IPKernelApp.launch_instance(argv=["-f", connection_file], kernel_class=MPIKernel)
