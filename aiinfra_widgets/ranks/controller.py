@@ -40,8 +40,15 @@ class Plan:
 class Controller:
     """Lives on the first active node; a new one takes over from the files when that node dies."""
 
-    def __init__(self, run: RunDir, exp: Experiment, machine: Machine, event: EventWriter) -> None:
-        self.run, self.exp, self.machine, self.event = run, exp, machine, event
+    def __init__(
+        self,
+        run: RunDir,
+        exp: Experiment,
+        machine: Machine,
+        event: EventWriter,
+        accept: Callable[[Spec], None] = lambda spec: None,
+    ) -> None:
+        self.run, self.exp, self.machine, self.event, self.accept = run, exp, machine, event, accept
         self.paused = False
         self._waiting: dict[str, Request] = {}
         self._decided: list[str] = []
@@ -126,6 +133,7 @@ class Controller:
         if not request.changes and not request.verb:
             raise ControlError("nothing was asked: give live fields to change, or a verb")
         then = spec.changed(request.changes) if request.changes else spec
+        self.accept(then)
         if then.nodes > len(alive):
             admit(then.nodes, self.machine)
             plan.relaunch = then.nodes

@@ -93,6 +93,9 @@ class Program(ABC):
     def advance(self) -> Mapping[str, float] | None:
         """Do one tick on all active nodes and return what was measured, or None when there is nothing left to do."""
 
+    def accept(self, spec: Spec) -> None:  # noqa: B027 - most programmes take whatever the Spec allows
+        """Refuse, by raising a LabError, a change of `spec` that only the programme can see to be impossible."""
+
     def between(self) -> None:  # noqa: B027 - most programmes have nothing to do here
         """Do what is not part of a tick (evaluate, write a summary); its time is not counted."""
 

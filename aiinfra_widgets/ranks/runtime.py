@@ -59,7 +59,7 @@ class Runtime:
         self.program: Program = _load(self.exp.program)(self.spec, self.node)
         if restored:
             self._restore(restored[0]["tick"], restored[1])
-        self.controller = Controller(self.run, self.exp, self.node.machine, self.event)
+        self.controller = Controller(self.run, self.exp, self.node.machine, self.event, self.program.accept)
         self.checkpoints = checkpoint.CheckpointWriter(self.run)
         self.meter = Meter(self.event, leader=world.Split_type(MPI.COMM_TYPE_SHARED).rank == 0)
         self.memory = ResidentMemory()

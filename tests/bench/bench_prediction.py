@@ -1,6 +1,6 @@
 """Prediction, ex ante, against measurement: step time over workloads, batches and nodes on this machine.
 
-Needs a machine profile (`aiinfra calibrate`) made before; one line per point, the medians last. More nodes than cores count.
+Uses the newest machine profile, made before any run (calibrates once where there is none); one line per point, the medians last. More nodes than cores count.
 
     python tests/bench/bench_prediction.py
 """
@@ -11,7 +11,8 @@ import statistics
 import sys
 
 from aiinfra_widgets.comparison import compare
-from aiinfra_widgets.launch.session import Session, spec_of, watch
+from aiinfra_widgets.launch.calibrate import calibrate
+from aiinfra_widgets.launch.session import Session, spec_of, this_machine, watch
 
 WORKLOADS = ("digits-perceptron", "digits-cnn", "dense-100-64-1", "linear-regression", "synthetic")
 BATCHES = (64, 256, 1024)
@@ -21,10 +22,9 @@ PARTS = ("data_time_s", "compute_time_s", "exposed_comm_time_s", "straggler_wait
 
 def main() -> int:
     """Run the grid and print the table."""
+    if not this_machine().calibrated:
+        calibrate()
     session = Session(grace_s=0.0)
-    if not session.machine.calibrated:
-        print("no machine profile; run first: aiinfra calibrate")
-        return 1
     errors: dict[int, list[float]] = {n: [] for n in NODES}
     try:
         for workload in sys.argv[1:] or WORKLOADS:

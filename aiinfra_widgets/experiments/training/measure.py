@@ -49,10 +49,7 @@ class DataParallel(Program):
         self.train = tuple(t.to(self.device) for t in self.work.train)
         self.test = tuple(t.to(self.device) for t in self.work.test)
         self.flat = FlatBuffers(list(self.net.parameters()), tail=2 + 2 * node.world.size, device=self.device)
-        if spec.global_batch > len(self.train[0]):
-            raise DataError(
-                f"global_batch: got {spec.global_batch}; {data_dir} holds {len(self.train[0])} training samples; choose at most that"
-            )
+        self.accept(spec)
         self._order: Tensor | None = None
         self._epoch = -1
         self._epoch_losses: list[float] = []
@@ -68,6 +65,17 @@ class DataParallel(Program):
             self.flat.stage_state()
             self._staged = True
         return {"parameters": self.flat.parameters_host, "momentum": self.flat.momentum_host}
+
+    def accept(self, spec: Spec) -> None:
+        """Refuse a batch that the person's own archive is too small for.
+
+        Raises:
+            DataError: With the number of samples there are.
+        """
+        assert isinstance(spec, TrainingSpec)
+        if spec.global_batch > len(self.train[0]):
+            found = f"{spec.data_dir or spec.workload} holds {len(self.train[0])} training samples"
+            raise DataError(f"global_batch: got {spec.global_batch}; {found}; choose at most that")
 
     def join(self, spec: Spec) -> None:
         """Take the slice of the batch that belongs to this rank now."""
