@@ -20,9 +20,7 @@ from .wire import Lines, Wire
 
 #: Seconds for the ranks to answer an interrupt, and for the main thread to answer a shutdown.
 ANSWER_S, END_S = 3.0, 1.0
-STUCK = (
-    "ranks {} still run an earlier cell; if they wait in MPI on another communicator than `comm`, restart the kernel"
-)
+STUCK = "still runs an interrupted cell; if it waits in MPI on a communicator of its own, only a restart ends that"
 LOST = "the process of this rank is gone; the others go on; restart the kernel to have it back"
 
 
