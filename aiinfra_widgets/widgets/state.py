@@ -223,6 +223,7 @@ class LabState:
             self.reader, self.phase = reader, "running"
             reader.poll()
             self.spec, self.note = reader.asked, "This run was already going on; the lab has taken it over."
+            self._recall()
             return True
 
     def ask(
@@ -317,6 +318,13 @@ class LabState:
             ledger.settle(entry, reader.run.id, value.value if value else None)
         except LabError as error:
             self.note = str(error)
+
+    def _recall(self) -> None:
+        """Find the learner's prediction of a run that was taken over: the newest without an outcome, of the same setup."""
+        spec = self.spec.model_dump()
+        mine = [e for e in ledger.read() if e["run"] is None and e["lab"] == self.experiment.name and e["spec"] == spec]
+        if mine:
+            self._entry, self.guess = mine[-1]["entry"], mine[-1]["value"]
 
     def _forget_run(self) -> None:
         self.reader, self._asked, self._summary_s, self._expected = None, [], 0.0, 0
