@@ -16,7 +16,7 @@ from aiinfra_widgets.machine.devices import found
 from aiinfra_widgets.runs.reader import RunReader
 from aiinfra_widgets.runs.status import Status
 
-PATIENCE_S = 120.0
+PATIENCE_S = 60.0
 QUICK = {"workload": "digits-perceptron", "global_batch": 64, "steps": 40, "evaluate_every": 0}
 
 
@@ -26,14 +26,21 @@ class Lab:
     def __init__(self, runs: Path, room: int) -> None:
         self.session = Session(found(), runs=runs)
         self.room = room
+        self.started: list[RunReader] = []
 
     def start(self, changes: Iterable[str] = (), **values: Any) -> RunReader:
         """Start a run of QUICK with `values`, and script `changes`."""
         spec = spec_of("training", {**QUICK, **values})
         parsed = parse_changes(experiment("training"), spec, changes)
         reader = self.session.launch("training", spec, room=self.room)
+        self.started.append(reader)
         ask_all(self.session, reader, parsed)
         return reader
+
+    def tidy(self) -> None:
+        """End what a test that failed left running, so that the next one does not wait behind it."""
+        while self.started:
+            self.session.stop(self.started.pop(), wait_s=PATIENCE_S)
 
     def end(self, reader: RunReader) -> Status:
         """Follow a run until it ends."""
@@ -74,11 +81,24 @@ def losses(reader: RunReader) -> list[float]:
 
 
 @pytest.fixture(scope="session")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """Four warm ranks."""
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """Four warm ranks, for all tests."""
     found = Lab(tmp_path_factory.mktemp("runs"), room=4)
     yield found
     found.session.close()
+
+
+@pytest.fixture
+def lab(warm: Lab) -> Iterator[Lab]:
+    """Four warm ranks that nobody else uses meanwhile."""
+    yield warm
+    warm.tidy()
+
+
+@pytest.fixture(scope="session")
+def make_lab() -> type[Lab]:
+    """For a pool of another size, in an AIINFRA_HOME of its own."""
+    return Lab
 
 
 @pytest.fixture(scope="session")

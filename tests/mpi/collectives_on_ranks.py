@@ -1,0 +1,101 @@
+"""Run by five ranks (see test_mpi_collectives.py). Inputs depend on the rank, expectations are written in rank and size.
+
+Whole numbers below 2**24 are exact in float32, so sums are compared exactly. The ranks agree on a verdict before anyone
+asserts, for a rank that stops alone would leave the others waiting.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from mpi4py import MPI
+
+from aiinfra_widgets.ranks.collectives import ALGORITHMS, PIECE_BYTES, allreduce
+from aiinfra_widgets.ranks.link import InjectedLink
+
+WORLD = MPI.COMM_WORLD
+SIZES = (1, 2, 3, 7, 1000, 4099, PIECE_BYTES // 4 + 3)
+
+
+@pytest.fixture(params=range(1, 6))
+def comm(request):
+    """The first n ranks; None on the others."""
+    part = WORLD.Split(0 if WORLD.rank < request.param else MPI.UNDEFINED, WORLD.rank)
+    yield part if part != MPI.COMM_NULL else None
+    if part != MPI.COMM_NULL:
+        part.Free()
+
+
+def agree(ok: bool) -> None:
+    assert all(WORLD.allgather(bool(ok)))
+
+
+def inputs(rank: int, size: int) -> np.ndarray:
+    return (np.arange(size) % 97 + 10 * rank).astype(np.float32)
+
+
+def total(n: int, size: int) -> np.ndarray:
+    return (n * (np.arange(size) % 97) + 10 * n * (n - 1) // 2).astype(np.float32)
+
+
+def test_there_are_five():
+    agree(WORLD.size == 5)
+
+
+@pytest.mark.parametrize("algorithm", ["mpi", *ALGORITHMS])
+@pytest.mark.parametrize("size", SIZES)
+def test_the_sum_is_exact_in_place_on_every_rank(comm, algorithm, size):
+    ok = True
+    if comm:
+        buffer = inputs(comm.rank, size)
+        allreduce(comm, buffer, InjectedLink(), algorithm)
+        ok = np.array_equal(buffer, total(comm.size, size))
+    agree(ok)
+
+
+@pytest.mark.parametrize("algorithm", ["mpi", *ALGORITHMS])
+def test_a_part_of_a_larger_buffer_is_summed_and_nothing_else_touched(comm, algorithm):
+    ok = True
+    if comm:
+        whole = np.full(120, -1, np.float32)
+        whole[10:111] = inputs(comm.rank, 101)
+        allreduce(comm, whole[10:111], InjectedLink(), algorithm)
+        ok = np.array_equal(whole[10:111], total(comm.size, 101)) and (whole[:10] == -1).all() and (whole[111:] == -1).all()
+    agree(ok)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_bytes_sent_are_those_of_the_textbook(comm, size):
+    """Over all ranks: ring and tree move the buffer 2 (n - 1) times; doubling, on a power of two, n log2 n times."""
+    ok = True
+    if comm:
+        n = comm.size
+        sent = {name: comm.allreduce(allreduce(comm, inputs(comm.rank, size), InjectedLink(), name)) for name in ALGORITHMS}
+        want = {"ring": 2 * (n - 1) * size * 4, "tree": 2 * (n - 1) * size * 4}
+        if n in {1, 2, 4}:
+            want["recursive-doubling"] = n * (n.bit_length() - 1) * size * 4
+        ok = all(sent[name] == want[name] for name in want)
+    agree(ok)
+
+
+@pytest.mark.parametrize("algorithm", ["mpi", *ALGORITHMS])
+def test_every_message_passes_the_injected_link(comm, algorithm):
+    ok = True
+    if comm:
+        link = InjectedLink(latency_s=0.0005)
+        buffer = inputs(comm.rank, 64)
+        allreduce(comm, buffer, link, algorithm)
+        spent, forgotten = link.take(), link.take()
+        ok = np.array_equal(buffer, total(comm.size, 64)) and forgotten == 0
+        # On a ring everybody sends 2 (n - 1) messages, and no sleep ends early.
+        if algorithm in {"mpi", "ring"}:
+            ok = ok and spent >= 2 * (comm.size - 1) * 0.0005 and (spent > 0) == (comm.size > 1)
+        else:
+            ok = ok and comm.allreduce(spent) >= (comm.size - 1) * 0.0005
+    agree(ok)
+
+
+def test_an_idle_link_costs_nothing(comm):
+    link = InjectedLink()
+    link.delay(10**9)
+    agree(not link.active and link.take() == 0)
