@@ -131,8 +131,9 @@ class Knob:
 
     def _with_unit(self, text: str) -> float | int:
         try:
-            if not self.unit:
-                number = float(text)
+            bare = _number(text)
+            if bare is not None or not self.unit:
+                number = float(text)  # "1e6" of a field in bytes: pint would take it for bits
             else:
                 import pint  # 0.6 s to import, so only when somebody typed a unit
 
@@ -350,6 +351,13 @@ def _base(annotation: Any) -> Any:
     if get_origin(annotation) is None:
         return annotation
     return next((a for a in get_args(annotation) if a is not type(None)), str)
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 def _plain(knob: Knob, value: Any) -> Any:

@@ -19,7 +19,7 @@ PARTS = {
     "wait": "#CC79A7",
     "bubble": "#F0E442",
     "injected": "#8C2D19",
-    "runtime": "#A3A3A3",
+    "runtime": "#6F6F6F",
 }
 OTHER_PART = "#A3A3A3"
 PREDICTED = "#009E73"

@@ -12,7 +12,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # pytest's import mode leaves it out
 
-from lab_driver import lab_processes  # noqa: E402
+from lab_driver import lab_processes
 
 
 @pytest.fixture

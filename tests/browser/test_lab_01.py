@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lab_driver import JupyterLab, Page, chromium as window, lab_processes
+from lab_driver import JupyterLab, Page, lab_processes
+from lab_driver import chromium as window
 
 NOTEBOOK = "01_training_scaling.ipynb"
 SETTINGS = Path("labs") / ".jupyter"
@@ -89,7 +90,8 @@ def test_predict_run_change_compare_reload_stop(
         p.keyboard.press("ArrowRight")
         said = p.locator(".aiinfra-card-2 .aiinfra-say-good").first
         said.wait_for(timeout=20_000)
-        assert said.inner_text().startswith("Since step") and "took" in said.inner_text()
+        assert said.inner_text().startswith("Since step")
+        assert "took" in said.inner_text()
         page.until("the new segment's row", lambda: segments(page) == 2)
         first_row = p.locator(".aiinfra-table-box").first.locator("tbody tr").first
         page.until("its measurement", lambda: "ms" in first_row.inner_text() and "2 nodes" in first_row.inner_text())
