@@ -88,7 +88,8 @@ def our_step(world, workload: str, width: int, batch: int):
     from aiinfra_widgets.machine.devices import found
     from aiinfra_widgets.ranks.node import Node
 
-    spec = TrainingSpec.make({"workload": workload, "width": width, "global_batch": batch, "nodes": world.size, "steps": 10**6, "learning_rate": 1e-4})
+    asked = {"workload": workload, "width": width, "global_batch": batch, "nodes": world.size}
+    spec = TrainingSpec.make({**asked, "steps": 10**6, "learning_rate": 1e-4})
     node = Node(world, found(), Path(tempfile.gettempdir()) / "aiinfra-bench", lambda *a, **k: None)
     node.comm = world
     program = DataParallel(spec, node)

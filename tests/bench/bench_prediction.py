@@ -1,6 +1,7 @@
 """Prediction, ex ante, against measurement: step time over workloads, batches and nodes on this machine.
 
-Uses the newest machine profile, made before any run (calibrates once where there is none); one line per point, the medians last. More nodes than cores count.
+Uses the newest machine profile, made before any run (calibrates where there is none). One line per point, the medians
+last; more nodes than cores count.
 
     python tests/bench/bench_prediction.py
 """
@@ -46,8 +47,7 @@ def point(session: Session, workload: str, batch: int, nodes: int) -> float:
     asked = {"workload": workload, "global_batch": batch, "nodes": nodes, "steps": steps, "learning_rate": 1e-3}
     spec = spec_of("training", {**asked, "evaluate_every": 0, "checkpoint_every_s": 0.0})
     reader = session.launch("training", spec, room=max(NODES))
-    for now in watch(reader):
-        pass
+    *_, now = watch(reader)
     if not now.ok:
         raise SystemExit(f"{workload}, batch {batch}, {nodes} nodes: {now.state}: {now.message}")
     found = compare(reader.experiment, reader.segments()[0])
