@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import sysconfig
@@ -81,6 +82,28 @@ def test_catalogs_are_read_from_the_wheel(installed: Path) -> None:
     assert Path(folder).is_relative_to(installed)
     assert counts
     assert all(int(n) > 0 for n in counts)
+
+
+SPEC = "share/jupyter/kernels/aiinfra-mpi/kernel.json"
+
+
+def test_the_mpi_kernel_comes_with_the_wheel(installed: Path) -> None:
+    """Its code below the package, its kernelspec where Jupyter looks."""
+    code = "import aiinfra_widgets.kernels.mpi.__main__ as k; print(k.__file__, k.rank_count(None))"
+    file, ranks = in_wheel(installed, code).split()
+    assert Path(file).is_relative_to(installed)
+    assert ranks == "2"
+    spec = json.loads((installed / SPEC).read_text())
+    assert spec["argv"][2] == "aiinfra_widgets.kernels.mpi"
+
+
+def test_an_editable_install_brings_the_kernelspec_too(repo: Path, tmp_path: Path) -> None:
+    """`make setup` makes one: what pip would install is built here, and not installed."""
+    code = f"import hatchling.build as b; b.build_editable({str(tmp_path)!r})"
+    run([sys.executable, "-c", code], repo)
+    (path,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(path).namelist()
+    assert [n for n in names if n.endswith(".data/data/" + SPEC)]
 
 
 def test_the_command_is_declared(installed: Path) -> None:
