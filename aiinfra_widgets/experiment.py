@@ -332,7 +332,7 @@ def _knob_of(name: str, info: FieldInfo) -> Knob:
     kind: Kind = "choice" if extra.get("choices") else kinds.get(_base(info.annotation), "text")
     return Knob(
         name,
-        extra.get("label") or name.replace("_", " ").capitalize(),
+        extra.get("label") or _label(name, extra.get("unit", "")),
         kind,
         info.default,
         info.description or "",
@@ -345,6 +345,12 @@ def _knob_of(name: str, info: FieldInfo) -> Knob:
         extra.get("group", ""),
         extra.get("step"),
     )
+
+
+def _label(name: str, unit: str) -> str:
+    """Return a field's name for people, without the suffix that states its unit; the value is shown with it."""
+    suffix = {"s": "_s", "B": "_bytes", "B/s": "_bytes_per_s"}.get(unit, "")
+    return name.removesuffix(suffix).replace("_", " ").capitalize()
 
 
 def _base(annotation: Any) -> Any:

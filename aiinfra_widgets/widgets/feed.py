@@ -34,6 +34,8 @@ from .state import Look
 #: A point of a derived quantity stands for at least so many ticks, and one look adds at most so many points, because
 #: `Experiment.derive` is called for each.
 DERIVED_TICKS, DERIVED_POINTS = 8, 100
+#: A prediction is never outside the figure.
+PREDICTED_ROOM = 1.15
 SCALING = ("speedup", "efficiency_frac")
 
 
@@ -132,6 +134,7 @@ class Feed:
         self._seen_rows = self._seen_events = 0
         self._seen_summary: Any = None
         self._last_tick = 0.0
+        self._tops: dict[str, float] = {}
         names = ("tick", self.shown.total, *self.exp.parts)
         self._parts = Thinned(names) if self.shown.total else None
         self._series = {n: Thinned(("tick", "value")) for n in self.shown.series}
@@ -206,13 +209,12 @@ class Feed:
             self.sink.put(chart, "series", whole, seen=True)
         elif added:
             self.sink.append(chart, "series", series.columns(added), whole)
+        self._tops[chart] = upper(whole[series.names[1]]) or 0.0
         values = whole[series.names[1]]
         if chart in QUANTITIES and falls_by_orders(chart):
             good = values[np.isfinite(values) & (values > 0)]
             if good.size:
                 self.sink.span(chart, float(f"{good.min() / 1.6:.1g}"), float(f"{good.max() * 1.6:.1g}"))
-        elif (top := upper(values)) is not None:
-            self.sink.span(chart, 0.0, float(f"{top:.2g}"))
 
     def _derived(self, name: str, rows: Any, segments: Mapping[int, Segment], axis: Axis) -> dict[str, Any]:
         """Ask the experiment for a quantity that no node reports, over stretches of a few ticks."""
@@ -238,6 +240,9 @@ class Feed:
             of = self.shown.total if name == "parts" else name
             predicted = plotdata.predicted(segments, of, self.shown.axes[of], self._last_tick)
             self.sink.put(name, "predicted", predicted)
+            top = max([self._tops.get(name, 0.0), *(float(v) * PREDICTED_ROOM for v in predicted["value"])])
+            if top > 0 and not (name in QUANTITIES and falls_by_orders(name)):
+                self.sink.span(name, 0.0, float(f"{top:.2g}"))
             self.sink.put(name, "marks", plotdata.marks(segments, self._last_tick, name != "parts"))
 
     def _moments(self, events: Any) -> None:

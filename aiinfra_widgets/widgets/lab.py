@@ -63,6 +63,10 @@ class Lab:
             _newest[name] = self
             if self.state.attach():
                 self._follow()
+            elif broken := self.state.broken_run():
+                self.state.note = (
+                    f"Your last run broke: {broken}. lab.open() shows it, and Resume goes on from its checkpoint."
+                )
         atexit.register(_at_exit, weakref.ref(self))
 
     # --- what a person or a script does -------------------------------------------------------------------------
@@ -105,6 +109,11 @@ class Lab:
         now = self.state.stop()
         self._redraw()
         return now
+
+    def open(self, name: str = "last") -> None:
+        """Show a run that was made earlier, by its id or an ending of it; `resume` goes on from its checkpoint."""
+        self.state.open(name)
+        self._redraw()
 
     def resume(self) -> None:
         """Go on from the last checkpoint of a run that was stopped or broke."""

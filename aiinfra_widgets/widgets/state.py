@@ -18,6 +18,7 @@ from ..experiment import Experiment, Spec, experiment
 from ..launch.pool import NOTEBOOK_GRACE_S
 from ..launch.session import Session, this_machine
 from ..quantities import Prediction, quantity
+from ..runs.layout import find
 from ..runs.reader import Event, RunReader, Segment
 from ..runs.status import Status, latest_checkpoint_tick, status, traceback_of
 from . import ledger
@@ -318,6 +319,37 @@ class LabState:
             ledger.settle(entry, reader.run.id, value.value if value else None)
         except LabError as error:
             self.note = str(error)
+
+    def open(self, name: str = "last") -> None:
+        """Show a run that was made earlier; where it has a checkpoint and is not done, it can be resumed.
+
+        Args:
+            name: Its id, an ending of it, or "last".
+
+        Raises:
+            ControlError: A run goes on, or it is of another experiment.
+            RunFormatError: There is no such run.
+        """
+        with self.lock:
+            if self.phase == "running":
+                raise ControlError("a run goes on; stop it first")
+            reader = RunReader(find(name, self.session.runs))
+            if reader.experiment.name != self.experiment.name:
+                raise ControlError(f"run {reader.run.id} is of {reader.experiment.name!r}; open it with that lab")
+            self._forget_run()
+            self.reader, self.spec, self.phase, self.note = reader, reader.asked, "ended", ""
+
+    def broken_run(self) -> str:
+        """Return the id of the newest run where it is this experiment's, broke, and can be resumed; else ""."""
+        try:
+            reader = RunReader(find("last", self.session.runs))
+            if reader.experiment.name == self.experiment.name:
+                reader.poll()
+                state, kept = status(reader).state, latest_checkpoint_tick(reader)
+                return reader.run.id if state in {"interrupted", "failed"} and kept is not None else ""
+        except (LabError, OSError):
+            pass  # no run yet, or one that cannot be read: nothing to offer
+        return ""
 
     def _recall(self) -> None:
         """Find the learner's prediction of a run that was taken over: the newest without an outcome, of the same setup."""

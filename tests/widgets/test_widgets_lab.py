@@ -12,6 +12,7 @@ import pytest
 
 from aiinfra_widgets import Lab
 from aiinfra_widgets.errors import ControlError, SpecError, UnknownNameError
+from aiinfra_widgets.runs.writer import EventWriter
 from aiinfra_widgets.widgets.feed import Shown
 
 
@@ -161,3 +162,22 @@ def test_the_follower_ends_with_the_run_and_survives_a_deleted_one(
     lab._follower.join(10)
     assert not lab._follower.is_alive()
     assert [t.name for t in threading.enumerate() if t.name == "aiinfra-follow"] == []
+
+
+def test_a_run_that_broke_is_offered_and_opened(home: Path, watched: Callable[[], None], recorded: Any) -> None:
+    recorded.segment()
+    recorded.steps(30)
+    (recorded.run.checkpoints / "LATEST").write_text("25")
+    EventWriter(recorded.run, 0, "launch")("owner-gone-end", message="its owner ended")
+    home.mkdir()
+    recorded.run.path.parent.rename(home / "runs")
+    lab = Lab("training")
+    assert recorded.run.id in lab._the_screen().header.value
+    lab.open()
+    screen = lab._the_screen()
+    assert "interrupted" in screen.header.value
+    assert lab.state.look().can_resume
+    assert "aiinfra-hidden" not in screen.buttons["resume"]._dom_classes
+    lab.state.experiment = type("Other", (), {"name": "other"})()  # type: ignore[assignment]
+    with pytest.raises(ControlError, match="of 'training'"):
+        lab.open(recorded.run.id)

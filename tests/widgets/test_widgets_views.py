@@ -136,7 +136,7 @@ def test_what_changed_is_said_in_words(recorded: Any) -> None:
     spec = recorded.spec
     assert difference(None, spec) == "1 node"
     assert difference(spec, spec.changed({"nodes": 2})) == "2 nodes"
-    assert difference(spec, spec.changed({"link_latency_s": 0.002})) == "Link latency s 2 ms"
+    assert difference(spec, spec.changed({"link_latency_s": 0.002})) == "Link latency 2 ms"
     assert difference(spec, spec.changed({"overlap": True})) == "Overlap on"
 
 

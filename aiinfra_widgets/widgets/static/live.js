@@ -56,7 +56,7 @@ function skin(doc, el) {
     else if (m.type === "Grid") m.setv({ grid_line_color: rule, grid_line_alpha: 0.6 });
     else if (m.type === "Title") m.setv({ text_color: ink, text_font: font });
     else if (m.type === "Legend") m.setv({ label_text_color: soft, label_text_font: font, background_fill_color: paper });
-    else if (m.type === "LabelSet") m.setv({ text_color: soft, text_font: font });
+    else if (m.type === "LabelSet") m.setv({ text_color: ink, text_font: font, background_fill_color: paper, background_fill_alpha: 0.7 });
     if (m.tags && m.tags.includes("ink")) {
       const set = {};
       for (const [key, colour] of [["line_color", soft], ["text_color", soft]]) if (key in m.properties) set[key] = colour;
