@@ -13,7 +13,6 @@ import time
 import traceback
 from collections.abc import Mapping
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +61,7 @@ class Runtime:
         self.controller = Controller(self.run, self.exp, self.node.machine, self.event, self.program.accept)
         self.checkpoints = checkpoint.CheckpointWriter(self.run)
         self.meter = Meter(self.event, leader=world.Split_type(MPI.COMM_TYPE_SHARED).rank == 0)
-        self.memory = ResidentMemory()
-        self._metered_s = 0.0
+        self.memory, self._metered_s = ResidentMemory(), 0.0
 
     # --- the loop -----------------------------------------------------------------------------------------------
     def carry(self) -> str:
@@ -170,8 +168,12 @@ class Runtime:
         return Plan(**broadcast_json(comm, asdict(mine) if mine else None, announced))
 
     def _decide(self) -> Plan | None:
-        alive = partial(failures.alive, self.node.world)
-        return self.controller.decide(self.program.tick, self.spec, self.members, alive)
+        return self.controller.decide(self.program.tick, self.spec, self.members, self._available)
+
+    def _available(self) -> list[int]:
+        """Nodes that may work in this generation. No communicator can be made of a world with a dead rank: nobody can join."""
+        alive = failures.alive(self.node.world)
+        return alive if len(alive) == self.node.world.size else self.members
 
     def _wake_paused(self) -> None:
         """While paused: the controller sleeps until it has a plan and then wakes the others, who sleep too."""
@@ -224,25 +226,24 @@ class Runtime:
         if plan.members == old:
             self.program.join(self.spec)
         else:
-            self._enter(plan.members, share=True)
+            self._enter(plan.members, old)
         if self.node.comm == MPI.COMM_NULL:
             return
-        cause = ",".join(plan.requests) or "change"
         cost_s = time.perf_counter() - begun_s
         if plan.members != old and self.node.controller:
             sizes = {"nodes": len(plan.members), "before": len(old)}
             self.event("resized", tick=self.program.tick, **sizes, resize_time_s=cost_s)
-        self._begin_segment(cause)
+        self._begin_segment(",".join(plan.requests) or "change")
 
-    def _enter(self, members: list[int], *, share: bool = False) -> None:
-        """Make the communicator of `members`; with `share`, everyone takes the state of its first node."""
-        world, node = self.node.world, self.node
-        left = node.comm
+    def _enter(self, members: list[int], old: list[int] | None = None) -> None:
+        """Make the communicator of `members`; where there was an `old` one, everyone takes the state of its first node."""
+        node, left = self.node, self.node.comm
         if node.id in members:
-            group = world.Get_group().Incl(members)
-            node.comm = world.Create_group(group, tag=JOIN)
+            fewer = old is not None and set(members) <= set(old)
+            parent, ranks = (left, [old.index(m) for m in members]) if old and fewer else (node.world, members)
+            node.comm = parent.Create_group(parent.Get_group().Incl(ranks), tag=JOIN)
             node.comm.Set_errhandler(MPI.ERRORS_RETURN)
-            if share:
+            if old is not None:
                 self._share(0)
             self.program.join(self.spec)
             node.comm.Barrier()
@@ -294,8 +295,7 @@ class Runtime:
     def _recover(self) -> None:
         """A node died: the survivors revoke, shrink, agree on the state furthest ahead, and go on. No tick is lost."""
         begun_s, node, before = time.perf_counter(), self.node, self.members
-        node.ballot = node.verdict = 0
-        self.plan = None
+        self.plan, node.ballot, node.verdict = None, 0, 0
         self.controller.again(self.paused)
         node.comm = failures.survivors(node.comm)
         mine = np.array([node.id, self.program.tick], np.int64)
