@@ -93,7 +93,6 @@ QUANTITIES: dict[str, Quantity] = _table(
         "s",
         "Wall time of one training step, from data to updated weights.",
         "lower",
-        combine="max",
     ),
     Quantity("data_time_s", "Data", "s", "Fetching and slicing the batch.", "lower", part="data"),
     Quantity(

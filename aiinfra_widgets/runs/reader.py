@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,7 @@ import numpy as np
 from ..experiment import Experiment, Spec, experiment
 from ..machine.profile import Machine
 from ..quantities import QUANTITIES, Prediction, Value
+from .growing import Growing
 from .layout import RunDir, incarnation_of
 from .writer import HEAD
 
@@ -87,11 +88,10 @@ class RunReader:
         self.events: list[Event] = []
         self._tails: dict[Path, Tail] = {}
         self._columns: dict[Path, list[str]] = {}
-        self._parts: list[pd.DataFrame] = []
         self._pending: pd.DataFrame | None = None
         self._latest: dict[int, dict[str, float]] = {}
-        self._nodes: pd.DataFrame | None = None
-        self._ticks: pd.DataFrame | None = None
+        self._nodes = Growing(("incarnation", "node", *HEAD))
+        self._ticks = Growing(("incarnation", *HEAD))
 
     @cached_property
     def experiment(self) -> Experiment:
@@ -169,8 +169,7 @@ class RunReader:
         if not frames:
             return False
         fresh = pd.concat(frames, ignore_index=True)
-        self._parts.append(fresh)
-        self._nodes = None
+        self._nodes.append(fresh)
         self._merge(fresh)
         return True
 
@@ -188,25 +187,17 @@ class RunReader:
         if done.empty:
             return
         how = {c: _COMBINE.get(_combine(c), "mean") for c in done.columns if c not in {"node", "incarnation", "tick"}}
-        ticks = done.groupby(keys, sort=True, as_index=False).agg(how)
-        self._ticks = ticks if self._ticks is None else pd.concat([self._ticks, ticks], ignore_index=True)
+        self._ticks.append(done.groupby(keys, sort=True, as_index=False).agg(how))
 
     @property
     def nodes(self) -> pd.DataFrame:
         """Every sample: one row per incarnation, node and tick. Empty fields are NaN: not measured."""
-        import pandas as pd
-
-        if self._nodes is None:
-            self._nodes = (
-                pd.concat(self._parts, ignore_index=True) if self._parts else _empty(("incarnation", "node", *HEAD))
-            )
-            self._parts = [self._nodes] if self._parts else []
-        return self._nodes
+        return self._nodes.frame()
 
     @property
     def ticks(self) -> pd.DataFrame:
         """One row per tick over all its nodes: the slowest, the mean or the sum, as the vocabulary says."""
-        return self._ticks if self._ticks is not None else _empty(("incarnation", *HEAD))
+        return self._ticks.frame()
 
     def latest(self) -> dict[int, dict[str, float]]:
         """Return the newest sample of each node."""
@@ -305,12 +296,6 @@ def _summary(name: str, values: np.ndarray[Any, Any]) -> Value:
         return Value(name, None, method="measured", how="no counter", n=0)
     q25, median, q75 = (float(q) for q in np.percentile(values, (25, 50, 75)))
     return Value(name, median, q25, q75, "measured", f"median of {values.size}", int(values.size))
-
-
-def _empty(columns: Iterable[str]) -> pd.DataFrame:
-    import pandas as pd
-
-    return pd.DataFrame({c: pd.Series(dtype=float) for c in columns})
 
 
 def last_ticks(reader: RunReader) -> Mapping[int, int]:

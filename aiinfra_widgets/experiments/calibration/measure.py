@@ -16,7 +16,7 @@ from mpi4py import MPI
 from ...experiment import Spec
 from ...ranks.node import Arrays, Node, Program
 from . import CalibrationSpec
-from .probes import Probe, all_probes, unit_of_work
+from .measure_probes import Probe, all_probes, unit_of_work
 
 #: Repeats of one probe in one round.
 LEAST, MOST = 3, 200

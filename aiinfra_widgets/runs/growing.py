@@ -1,0 +1,45 @@
+"""A table that grows for as long as a run goes on: appending costs what is appended, and looking at it costs nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+WHOLE = frozenset({"incarnation", "node", "tick", "nodes", "segment"})
+
+
+class Growing:
+    """Columns with room to spare, doubled when full; a column that comes later is NaN before."""
+
+    def __init__(self, columns: tuple[str, ...]) -> None:
+        self.size = 0
+        self._columns: dict[str, np.ndarray[Any, Any]] = {c: self._fresh(c, 1024) for c in columns}
+
+    def append(self, rows: pd.DataFrame) -> None:
+        """Add rows; whole-number columns stay whole numbers, everything else is float64."""
+        room, needed = len(next(iter(self._columns.values()))), self.size + len(rows)
+        if needed > room:
+            room = max(needed, 2 * room)
+            for name, old in self._columns.items():
+                self._columns[name] = self._fresh(name, room)
+                self._columns[name][: self.size] = old[: self.size]
+        for name in rows.columns.difference(list(self._columns), sort=False):
+            self._columns[name] = self._fresh(name, room)
+        for name, column in self._columns.items():
+            if name in rows.columns:
+                column[self.size : needed] = rows[name].to_numpy()
+        self.size = needed
+
+    def frame(self) -> pd.DataFrame:
+        """Return all rows as a data frame over the same memory; it does not change when rows are added."""
+        import pandas as pd
+
+        return pd.DataFrame({name: column[: self.size] for name, column in self._columns.items()}, copy=False)
+
+    @staticmethod
+    def _fresh(name: str, room: int) -> np.ndarray[Any, Any]:
+        return np.zeros(room, np.int64) if name in WHOLE else np.full(room, np.nan)
