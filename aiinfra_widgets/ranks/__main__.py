@@ -63,13 +63,14 @@ def _one_run(world: MPI.Intracomm, job: dict[str, Any], pool: Path, generation: 
         runtime = Runtime(world, job, pool, generation, cache_folder())
         runtime.carry()
     except BaseException as error:
-        traceback.print_exc()
-        sys.stderr.flush()
-        if runtime is None:
-            _failed_early(job, world.rank, error)
-        else:
-            with contextlib.suppress(LabError):
+        with contextlib.suppress(OSError, LabError):
+            if runtime is None:
+                _failed_early(job, world.rank, error)
+            else:
                 runtime.failed(error)
+        with contextlib.suppress(OSError):  # the log lies on the same disk
+            traceback.print_exc()
+            sys.stderr.flush()
         world.Abort(1)
 
 

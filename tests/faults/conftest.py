@@ -89,6 +89,11 @@ class Owner:
         assert wanted(last), (last, [e for e in reader.events if e["kind"] in {"error", "ranks-ended", "rank-lost"}])
         return last
 
+    def resumed(self, reader: RunReader) -> None:
+        """Wait until another incarnation of a run that had ended is at work."""
+        before = len(reader.kind("segment"))
+        wait_until(lambda: reader.poll() and len(reader.kind("segment")) > before, "the resumed run")
+
     def ended(self, reader: RunReader) -> Status:
         """Follow a run until it has ended."""
         return self.until(reader, lambda now: now.final)
