@@ -16,10 +16,12 @@ from ipykernel.ipkernel import IPythonKernel
 from ipykernel.kernelapp import IPKernelApp
 from ipykernel.zmqshell import ZMQInteractiveShell
 
-from .wire import Lines, Wire
+from .wire import Lines, Wire, interrupt_main_thread
 
-#: Seconds for the ranks to answer an interrupt, and for the main thread to answer a shutdown.
-ANSWER_S, END_S = 3.0, 1.0
+#: Seconds after an interrupt until ranks that wait in MPI are freed, and until a rank is reported as busy.
+REVOKE_S, ANSWER_S = 0.2, 3.0
+#: Seconds for the main thread to answer a shutdown.
+END_S = 1.0
 STUCK = "still runs an interrupted cell; if it waits in MPI on a communicator of its own, only a restart ends that"
 LOST = "the process of this rank is gone; the others go on; restart the kernel to have it back"
 
@@ -47,8 +49,8 @@ class MPIKernel(IPythonKernel):
         self.parent_of_cell: dict[str, Any] = {}
         self.interrupted_s, self.idle, self.busy = 0.0, threading.Event(), set[int]()
         self.shown, self.failed = set[tuple[str, str]](), dict[str, Any]()
-        self.streams = [Lines(0, inner.write, inner) for inner in (sys.stdout, sys.stderr)]
-        sys.stdout, sys.stderr = self.streams
+        self.streams = {name: Lines(0, getattr(sys, name).write, getattr(sys, name)) for name in ("stdout", "stderr")}
+        sys.stdout, sys.stderr = self.streams.values()
         self.renew()
         threading.Thread(target=self.listen, daemon=True).start()
 
@@ -74,7 +76,7 @@ class MPIKernel(IPythonKernel):
             # Until the handler of this request ends, an interrupt is for the other ranks.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             self.busy.discard(0)
-        for stream in self.streams:
+        for stream in self.streams.values():
             stream.finish()
             stream.flush()
         while self.busy and not (self.interrupted_s and time.monotonic() > self.interrupted_s + ANSWER_S):
@@ -110,13 +112,13 @@ class MPIKernel(IPythonKernel):
         if kind == "done":
             self.busy.discard(rank)
             self.idle.set()
-        elif kind == "stream":
-            self.show("stream", content)
+        elif kind == "print":
+            self.say(**content)
         elif kind == "display":
-            self.show("stream", {"name": "stdout", "text": f"[rank {rank}] shows:\n"})
+            self.say("stdout", f"[rank {rank}] shows:\n", flush=True)
             self.show("display_data", content)
         elif (error := (content["ename"], content["evalue"])) in self.shown:
-            self.show("stream", {"name": "stderr", "text": f"[rank {rank}] {': '.join(error)} (as above)\n"})
+            self.say("stderr", f"[rank {rank}] {': '.join(error)} (as above)\n")
         else:
             self.shown.add(error)
             self.failed = {
@@ -126,20 +128,35 @@ class MPIKernel(IPythonKernel):
             }
             self.show("error", self.failed)
 
+    def say(self, name: str, text: str, flush: bool = False) -> None:
+        """Print to the stream `name` of the cell. It gathers text, so that no loop of prints drowns the front end."""
+        stream = self.streams[name].inner
+        stream.write(text)
+        if flush:
+            stream.flush()
+
     def show(self, kind: str, content: dict[str, Any]) -> None:
         """Show something below the cell that runs."""
         self.session.send(self.iopub_socket, kind, content, self.parent_of_cell, ident=self._topic(kind))
 
     async def interrupt_request(self, stream: Any, ident: Any, parent: Any) -> None:
-        """Interrupt every rank; one that waits in MPI on `comm` is freed by revoking it, where MPI can (ULFM)."""
-        self.interrupted_s, running = time.monotonic(), bool(self.busy)
+        """Interrupt every rank, then free those that wait in MPI on `comm`."""
+        self.interrupted_s = time.monotonic()
         for rank in self.busy & set(self.wires):
             self.wires[rank].send("interrupt")
             self.wires[rank].flush()
         await super().interrupt_request(stream, ident, parent)
-        if running:
+        if self.busy:
+            threading.Timer(REVOKE_S, self.revoke, (self.comm,)).start()
+
+    def _send_interrupt_children(self) -> None:
+        interrupt_main_thread()
+
+    def revoke(self, comm: Any) -> None:
+        """End every MPI call on `comm`, on all ranks, where MPI can (ULFM); the next cell gets another communicator."""
+        if self.busy:
             with contextlib.suppress(Exception):
-                self.comm.Revoke()
+                comm.Revoke()
 
     def do_shutdown(self, restart: bool) -> Any:
         """End, even if the main thread waits in MPI. The other ranks end with their wires."""

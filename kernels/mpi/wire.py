@@ -1,4 +1,4 @@
-"""What rank 0 and another rank say to each other: signed JSON over loopback. And how the lines of a rank are labelled."""
+"""What rank 0 and another rank say to each other: signed JSON over loopback. How the lines of a rank are labelled."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import hmac
 import json
 import queue
+import signal
 import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -53,6 +54,11 @@ class Wire:
             self._queue.task_done()
 
 
+def interrupt_main_thread() -> None:
+    """Send SIGINT to the main thread itself: sent to the process, another thread may take it, and a sleep sleeps on."""
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+
 class Lines:
     """A text stream that passes on whole lines, labelled with the rank, so that those of several ranks never mix.
 
@@ -60,7 +66,7 @@ class Lines:
     """
 
     def __init__(self, rank: int, emit: Callable[[str], object], inner: Any) -> None:
-        self._label, self._emit, self._inner = f"[rank {rank}] ", emit, inner
+        self._label, self._emit, self.inner = f"[rank {rank}] ", emit, inner
         self._tail, self._lock = "", threading.RLock()
 
     def write(self, text: str) -> int:
@@ -77,4 +83,4 @@ class Lines:
             self.write("\n")
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
+        return getattr(self.inner, name)

@@ -16,7 +16,7 @@ from IPython.core.displaypub import DisplayPublisher
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
-from .wire import Lines, Wire
+from .wire import Lines, Wire, interrupt_main_thread
 
 CONFIG = Config(HistoryManager={"enabled": False}, InteractiveShell={"colors": "neutral"})
 
@@ -42,7 +42,7 @@ def serve(rank: int, wire: Wire, names: Callable[[], dict[str, Any]]) -> None:
     """Run cells until rank 0 is gone. `names` makes the communicator of the cells: every rank calls it at once."""
     Shell.wire = wire
     shell = Shell.instance(config=CONFIG, display_pub_class=Display)
-    streams = [Lines(rank, partial(stream, wire, name), getattr(sys, name)) for name in ("stdout", "stderr")]
+    streams = [Lines(rank, partial(tell, wire, name), getattr(sys, name)) for name in ("stdout", "stderr")]
     sys.stdout, sys.stderr = streams
     running, work = threading.Event(), queue.SimpleQueue[dict[str, Any]]()
 
@@ -65,14 +65,14 @@ def serve(rank: int, wire: Wire, names: Callable[[], dict[str, Any]]) -> None:
             pass  # it struck after the cell
         finally:
             running.clear()
-        for lines in streams:
-            lines.finish()
+        for stream in streams:
+            stream.finish()
         wire.send("done")
 
 
-def stream(wire: Wire, name: str, text: str) -> None:
+def tell(wire: Wire, name: str, text: str) -> None:
     """Send what this rank printed."""
-    wire.send("stream", name=name, text=text)
+    wire.send("print", name=name, text=text)
 
 
 def listen(wire: Wire, work: queue.SimpleQueue[dict[str, Any]]) -> None:
@@ -81,7 +81,7 @@ def listen(wire: Wire, work: queue.SimpleQueue[dict[str, Any]]) -> None:
         while True:
             message = wire.receive()
             if message["kind"] == "interrupt":
-                os.kill(os.getpid(), signal.SIGINT)
+                interrupt_main_thread()
             else:
                 work.put(message)
     finally:
