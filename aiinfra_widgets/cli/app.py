@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,7 +29,7 @@ def doctor(json_: Json = False) -> None:
     from . import checks, show
 
     found = checks.run_all()
-    show.as_json([c.__dict__ for c in found]) if json_ else show.checks(found)
+    show.as_json([asdict(c) for c in found]) if json_ else show.checks(found)
     raise typer.Exit(0 if all(c.state != "missing" for c in found) else 2)
 
 

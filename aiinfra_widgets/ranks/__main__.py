@@ -30,13 +30,13 @@ def main(pool: Path, generation: int, size: int) -> None:
     """Serve runs until told to end."""
     world = MPI.COMM_WORLD
     world.Set_errhandler(MPI.ERRORS_RETURN)
-    log = pool / "logs" / f"{generation}-{world.rank}.log"
-    _redirect(log)
     if world.size != size:
         # A launcher of another MPI starts n programmes that each believe to be alone, and reports success.
         raise SystemExit(
             f"asked for {size} ranks, but MPI says {world.size}: mpiexec and mpi4py belong to different MPIs; aiinfra doctor"
         )
+    log = pool / "logs" / f"{generation}-{world.rank}.log"
+    _redirect(log)  # from here on: what came before is in the launcher's log, which owners are shown
     _die_with_launcher()
     sharpen_sleep()
     import torch  # before "ready": a run must start in milliseconds
