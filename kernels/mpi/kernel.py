@@ -8,7 +8,6 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
 from multiprocessing.connection import wait
 from typing import Any
 
@@ -16,6 +15,7 @@ from ipykernel.ipkernel import IPythonKernel
 from ipykernel.kernelapp import IPKernelApp
 from ipykernel.zmqshell import ZMQInteractiveShell
 
+from .comm import PROGRESS_S, names, progress
 from .wire import Lines, Wire, interrupt_main_thread
 
 #: Seconds after an interrupt until ranks that wait in MPI are freed, and until a rank is reported as busy.
@@ -42,7 +42,6 @@ class MPIKernel(IPythonKernel):
     shell: Any
     session: Any
     wires: dict[int, Wire]
-    names: Callable[[], dict[str, Any]]
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -80,8 +79,10 @@ class MPIKernel(IPythonKernel):
             stream.finish()
             stream.flush()
         while self.busy and not (self.interrupted_s and time.monotonic() > self.interrupted_s + ANSWER_S):
-            self.idle.wait(0.2)
+            self.idle.wait(PROGRESS_S)
             self.idle.clear()
+            if self.interrupted_s:
+                progress()
         for rank in sorted(self.busy):
             self.take(rank, "error", ename="RankBusy", evalue=STUCK, traceback=[STUCK])
         return {**reply, "status": "error", **self.failed} if self.failed and reply["status"] == "ok" else reply
@@ -91,9 +92,9 @@ class MPIKernel(IPythonKernel):
         for wire in self.wires.values():
             wire.send("renew")
             wire.flush()
-        names = type(self).names()
-        self.comm = names["comm"]
-        self.shell.user_ns.update(names)
+        found = names()
+        self.comm = found["comm"]
+        self.shell.user_ns.update(found)
 
     def listen(self) -> None:
         """Take what the other ranks say, for as long as there are any."""
@@ -166,7 +167,7 @@ class MPIKernel(IPythonKernel):
         return super().do_shutdown(restart)
 
 
-def serve(connection_file: str, wires: dict[int, Wire], names: Callable[[], dict[str, Any]]) -> None:
+def serve(connection_file: str, wires: dict[int, Wire]) -> None:
     """Be the kernel until Jupyter ends it."""
-    MPIKernel.wires, MPIKernel.names = wires, staticmethod(names)
+    MPIKernel.wires = wires
     IPKernelApp.launch_instance(argv=["-f", connection_file], kernel_class=MPIKernel)

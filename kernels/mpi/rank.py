@@ -8,7 +8,6 @@ import sys
 import threading
 import time
 from multiprocessing.connection import Client, Listener
-from typing import Any
 
 import psutil
 from mpi4py import MPI
@@ -16,12 +15,6 @@ from mpi4py import MPI
 from .wire import Wire
 
 HOST, KEY_BYTES, HELLO_S = "127.0.0.1", 32, 5.0
-
-
-def names() -> dict[str, Any]:
-    """Return what cells find: a communicator of their own, their rank, how many there are, MPI. Collective."""
-    comm = MPI.COMM_WORLD.Dup()
-    return {"comm": comm, "rank": comm.rank, "size": comm.size, "MPI": MPI}
 
 
 def connect() -> dict[int, Wire]:
@@ -68,11 +61,11 @@ def main(connection_file: str, size: int, jupyter: int) -> None:
     if MPI.COMM_WORLD.rank == 0:
         from .kernel import serve
 
-        serve(connection_file, wires, names)
+        serve(connection_file, wires)
     else:
         from .worker import serve as work
 
-        work(MPI.COMM_WORLD.rank, wires[0], names)
+        work(MPI.COMM_WORLD.rank, wires[0])
     os._exit(0)  # not MPI_Finalize, which hangs where cells left the ranks out of step
 
 

@@ -7,7 +7,7 @@ import queue
 import signal
 import sys
 import threading
-from collections.abc import Callable
+import time
 from functools import partial
 from typing import Any
 
@@ -16,6 +16,7 @@ from IPython.core.displaypub import DisplayPublisher
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
+from .comm import PROGRESS_S, names, progress
 from .wire import Lines, Wire, interrupt_main_thread
 
 CONFIG = Config(HistoryManager={"enabled": False}, InteractiveShell={"colors": "neutral"})
@@ -38,23 +39,27 @@ class Shell(InteractiveShell):
         self.wire.send("error", ename=etype.__name__, evalue=str(evalue), traceback=list(stb))
 
 
-def serve(rank: int, wire: Wire, names: Callable[[], dict[str, Any]]) -> None:
-    """Run cells until rank 0 is gone. `names` makes the communicator of the cells: every rank calls it at once."""
+def serve(rank: int, wire: Wire) -> None:
+    """Run cells until rank 0 is gone."""
     Shell.wire = wire
     shell = Shell.instance(config=CONFIG, display_pub_class=Display)
     streams = [Lines(rank, partial(tell, wire, name), getattr(sys, name)) for name in ("stdout", "stderr")]
     sys.stdout, sys.stderr = streams
-    running, work = threading.Event(), queue.SimpleQueue[dict[str, Any]]()
+    running, revoked, work = threading.Event(), threading.Event(), queue.SimpleQueue[dict[str, Any]]()
 
     def interrupted(*_: object) -> None:
         if running.is_set():
             raise KeyboardInterrupt
 
     signal.signal(signal.SIGINT, interrupted)
-    threading.Thread(target=listen, args=(wire, work), daemon=True).start()
+    threading.Thread(target=listen, args=(wire, work, revoked), daemon=True).start()
     while True:
+        while revoked.is_set() and work.empty():
+            progress()
+            time.sleep(PROGRESS_S)
         message = work.get()
         if message["kind"] == "renew":
+            revoked.clear()
             shell.user_ns.update(names())
             continue
         try:
@@ -75,12 +80,13 @@ def tell(wire: Wire, name: str, text: str) -> None:
     wire.send("print", name=name, text=text)
 
 
-def listen(wire: Wire, work: queue.SimpleQueue[dict[str, Any]]) -> None:
+def listen(wire: Wire, work: queue.SimpleQueue[dict[str, Any]], revoked: threading.Event) -> None:
     """Hear rank 0 while the main thread computes; end with it."""
     try:
         while True:
             message = wire.receive()
             if message["kind"] == "interrupt":
+                revoked.set()
                 interrupt_main_thread()
             else:
                 work.put(message)
