@@ -19,7 +19,7 @@ def main() -> None:
 
     usage_error = typer.BadParameter.__mro__[2]  # typer's own ClickException, wherever this release keeps it
     try:
-        code = app(_joined(sys.argv[1:]), standalone_mode=False)
+        code = app(_joined(sys.argv[1:]), prog_name="aiinfra", standalone_mode=False)
     except typer.Exit as end:
         code = end.exit_code
     except (typer.Abort, KeyboardInterrupt):
