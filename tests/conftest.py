@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -90,6 +91,18 @@ def artifacts() -> Path:
     folder = REPO / "test-artifacts"
     folder.mkdir(exist_ok=True)
     return folder
+
+
+@pytest.fixture(scope="session")
+def profile() -> Path:
+    """This machine's profile, calibrated now and shortly, in the home of the tests: what predictions are made from."""
+    aiinfra = str(Path(sys.executable).parent / "aiinfra")
+    done = subprocess.run(
+        [aiinfra, "calibrate", "--seconds", "25"], capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    [found] = sorted((Path(os.environ["AIINFRA_HOME"]) / "machines").glob("*.json"))[-1:]
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -28,6 +28,15 @@ def lab_home() -> Iterator[Path]:
 
 
 @pytest.fixture
+def calibrated_home(lab_home: Path, profile: Path) -> Path:
+    """The same, of somebody who has calibrated this machine."""
+    machines = lab_home / "lab" / "machines"
+    machines.mkdir(parents=True, exist_ok=True)
+    shutil.copy(profile, machines)
+    return lab_home
+
+
+@pytest.fixture
 def notebooks(lab_home: Path, repo: Path) -> Path:
     """The labs, copied: JupyterLab saves into them."""
     folder = lab_home / "labs"

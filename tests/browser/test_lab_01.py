@@ -59,8 +59,9 @@ def segments(page: Page) -> int:
 
 @pytest.mark.timeout(300)
 def test_predict_run_change_compare_reload_stop(
-    chromium: str, lab_home: Path, notebooks: Path, repo: Path, artifacts: Path
+    chromium: str, calibrated_home: Path, notebooks: Path, repo: Path, artifacts: Path
 ) -> None:
+    lab_home = calibrated_home
     with JupyterLab(notebooks, lab_home, config=repo / SETTINGS) as server, window(chromium, server) as page:
         p = page.page
         page.open(NOTEBOOK)
@@ -77,6 +78,9 @@ def test_predict_run_change_compare_reload_stop(
         commit(page)
         ledger = [json.loads(line) for line in (lab_home / "lab" / "ledger.jsonl").read_text().splitlines()]
         assert [(e["question"], e["value"]) for e in ledger] == [("step_time_s", 0.008)]
+        assert "ms" in p.locator(".aiinfra-reveal").first.inner_text().split("Model")[1], (
+            "the model's number is revealed"
+        )
 
         press(page, "Run")
         page.until("20 steps in the figure", lambda: len(step_points(page)["tick"]) > 20, 90)
@@ -95,6 +99,7 @@ def test_predict_run_change_compare_reload_stop(
         page.until("the new segment's row", lambda: segments(page) == 2)
         first_row = p.locator(".aiinfra-table-box").first.locator("tbody tr").first
         page.until("its measurement", lambda: "ms" in first_row.inner_text() and "2 nodes" in first_row.inner_text())
+        page.until("its comparison", lambda: "%" in first_row.inner_text())
         page.until("two measured points", lambda: any(len(s["at"]) >= 2 for s in page.points("points") if "at" in s))
         p.wait_for_timeout(1500)
         p.screenshot(path=artifacts / "lab01-2-running-light.png")

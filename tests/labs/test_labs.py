@@ -20,15 +20,8 @@ def aiinfra(*words: str, timeout: float = 300) -> subprocess.CompletedProcess[st
     return subprocess.run([str(AIINFRA), *words], capture_output=True, text=True, timeout=timeout, check=False)
 
 
-@pytest.fixture(scope="session")
-def calibrated() -> None:
-    """Calibrate this machine, shortly; the profile goes to the home of the tests."""
-    done = aiinfra("calibrate", "--seconds", "25")
-    assert done.returncode == 0, done.stderr[-2000:]
-
-
 @pytest.mark.parametrize("lab", LABS, ids=lambda p: p.stem)
-def test_lab_runs_unattended_and_reads_the_run(lab: Path, calibrated: None, tmp_path: Path) -> None:
+def test_lab_runs_unattended_and_reads_the_run(lab: Path, profile: Path, tmp_path: Path) -> None:
     out = tmp_path / "report"
     done = aiinfra("report", str(lab), *QUICK, "-o", str(out))
     assert done.returncode == 0, done.stderr[-3000:]
