@@ -97,7 +97,7 @@ def relative_error(predicted: Value | None, measured: Value | None) -> float | N
 def explain(exp: Experiment, segment: Segment, most: int = 2) -> list[str]:
     """Return the causes of the difference in `exp.compared[0]`, largest first: the parts that differ, in words."""
     assert segment.prediction is not None
-    own = exp.explain(segment.prediction, {k: v.value for k, v in segment.values.items()})
+    own = exp.explain(segment.spec, segment.machine, segment.prediction, segment.values)
     total = segment.values.get(exp.compared[0])
     if total is None or not total.value:
         return own[:most]

@@ -295,7 +295,7 @@ class Experiment(ABC):
         """
         return {}
 
-    def explain(self, predicted: Prediction, measured: Mapping[str, Any]) -> list[str]:
+    def explain(self, spec: Spec, machine: Machine, predicted: Prediction, measured: Mapping[str, Value]) -> list[str]:
         """Return sentences, best first, on causes that only this experiment can name; the comparison adds its own."""
         return []
 

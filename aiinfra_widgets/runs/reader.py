@@ -39,6 +39,7 @@ class Segment:
         spec: The whole Spec.
         cause: What began it: "start", "resume", a request id, "rank-lost".
         t_s: Monotonic time of the beginning.
+        machine: The profile kept with the run.
         ticks: Ticks seen so far.
         elapsed_s: From the first to the last tick end.
         values: Measured quantities; medians with quartiles after `settle_ticks`.
@@ -51,6 +52,7 @@ class Segment:
     spec: Spec
     cause: str
     t_s: float
+    machine: Machine
     ticks: int = 0
     elapsed_s: float = 0.0
     values: dict[str, Value] = field(default_factory=dict)
@@ -211,7 +213,7 @@ class RunReader:
         found: list[Segment] = []
         for i, event in enumerate(begun):
             spec = self.experiment.spec.make(event["spec"])
-            segment = Segment(event["segment"], event["tick"], spec, event.get("cause", ""), event["t_s"])
+            segment = Segment(event["segment"], event["tick"], spec, event.get("cause", ""), event["t_s"], self.machine)
             rows = ticks[(ticks["segment"] == segment.index) & (ticks["incarnation"] == event["incarnation"])]
             self._measure(segment, rows)
             if i + 1 == len(begun):

@@ -72,6 +72,23 @@ class Training(Experiment):
             **bill(spec, machine, spec.nodes, step.value, cpu_s, elapsed_s / step.value, joule),
         }
 
+    def explain(self, spec: Spec, machine: Machine, predicted: Prediction, measured: Mapping[str, Value]) -> list[str]:
+        """Name other programs on the same cores, where the nodes did not get the processor time that they asked for."""
+        step, cpu = measured.get("step_time_s"), measured.get("cpu_time_s")
+        injected = measured.get("injected_time_s")
+        if step is None or cpu is None or not step.value or cpu.value is None:
+            return []
+        idle_s = injected.value if injected is not None and injected.value else 0.0
+        cores = min(spec.nodes * spec.threads_per_node, machine.cores)  # type: ignore[attr-defined]
+        share = cpu.value / max(cores * (step.value - idle_s), 1e-9)
+        if share >= UNDISTURBED_FRAC or step.value < predicted["step_time_s"]:
+            return []
+        return [f"Other programs use these cores: the nodes got {share:.0%} of the processor time that they needed."]
+
+
+#: Below this share of a core a node was kept from its work by something else; MPI's waiting counts as work.
+UNDISTURBED_FRAC = 0.9
+
 
 def _per(spec: TrainingSpec, seconds: float | None) -> float | None:
     return spec.global_batch / seconds if seconds else None
