@@ -23,7 +23,7 @@ REVOKE_S, ANSWER_S = 0.2, 3.0
 #: Seconds for the main thread to answer a shutdown.
 END_S = 1.0
 STUCK = "still runs an interrupted cell; if it waits in MPI on a communicator of its own, only a restart ends that"
-LOST = "the process of this rank is gone; the others go on; restart the kernel to have it back"
+LOST = "the process of this rank is gone; from the next cell on `comm` is that of the others; a restart brings it back"
 
 
 class Shell(ZMQInteractiveShell):
@@ -47,6 +47,7 @@ class MPIKernel(IPythonKernel):
         super().__init__(**options)
         self.parent_of_cell: dict[str, Any] = {}
         self.interrupted_s, self.idle, self.busy = 0.0, threading.Event(), set[int]()
+        self.lost = False
         self.shown, self.failed = set[tuple[str, str]](), dict[str, Any]()
         self.streams = {name: Lines(0, getattr(sys, name).write, getattr(sys, name)) for name in ("stdout", "stderr")}
         sys.stdout, sys.stderr = self.streams.values()
@@ -62,9 +63,9 @@ class MPIKernel(IPythonKernel):
         if self.busy:
             refusal = f"raise RuntimeError({f'rank {sorted(self.busy)}: {STUCK}'!r})"
             return await super().do_execute(refusal, False, False, *rest, **more)
-        if self.interrupted_s:
-            self.interrupted_s = 0.0
+        if self.stale:
             self.renew()
+        self.interrupted_s = 0.0
         self.busy.update((0, *self.wires))
         for wire in list(self.wires.values()):
             wire.send("run", code=code, count=self.shell.execution_count, store_history=store_history)
@@ -88,11 +89,11 @@ class MPIKernel(IPythonKernel):
         return {**reply, "status": "error", **self.failed} if self.failed and reply["status"] == "ok" else reply
 
     def renew(self) -> None:
-        """Make a new communicator for the cells, on every rank: an interrupt revokes it, and leaves the ranks out of step."""
+        """Make a new communicator for the cells: an interrupt has revoked the last one, or a rank of it is gone."""
         for wire in self.wires.values():
-            wire.send("renew")
+            wire.send("renew", lost=self.lost)
             wire.flush()
-        found = names()
+        self.stale, found = False, names(self.lost)
         self.comm = found["comm"]
         self.shell.user_ns.update(found)
 
@@ -105,6 +106,7 @@ class MPIKernel(IPythonKernel):
                     self.take(rank, **self.wires[rank].receive())
                 except (EOFError, OSError):
                     del self.wires[rank]
+                    self.lost = self.stale = True
                     self.take(rank, "error", ename="RankLost", evalue=LOST, traceback=[LOST])
                     self.take(rank, "done")
 
@@ -142,7 +144,7 @@ class MPIKernel(IPythonKernel):
 
     async def interrupt_request(self, stream: Any, ident: Any, parent: Any) -> None:
         """Interrupt every rank, then free those that wait in MPI on `comm`."""
-        self.interrupted_s = time.monotonic()
+        self.interrupted_s, self.stale = time.monotonic(), True
         for rank in self.busy & set(self.wires):
             self.wires[rank].send("interrupt")
             self.wires[rank].flush()

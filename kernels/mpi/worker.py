@@ -60,7 +60,7 @@ def serve(rank: int, wire: Wire) -> None:
         message = work.get()
         if message["kind"] == "renew":
             revoked.clear()
-            shell.user_ns.update(names())
+            shell.user_ns.update(names(message["lost"]))
             continue
         try:
             running.set()

@@ -159,12 +159,14 @@ def test_an_error_names_its_rank_and_leaves_the_kernel_usable(kernel: Kernel, fa
     [
         pytest.param("import time\ntime.sleep(600)", id="sleep"),
         pytest.param("while True:\n    comm.allreduce(1)", id="loop-of-collectives"),
+        pytest.param("while True:\n    comm.Allreduce(np.ones(10**5), np.ones(10**5))", id="large-messages"),
+        pytest.param("while True:\n    print('x' * 100)", id="flood-of-prints"),
         pytest.param("if rank == 1:\n    comm.Barrier()\nelse:\n    comm.recv(source=1)", id="deadlock-in-mpi"),
     ],
 )
 def test_an_interrupt_reaches_every_rank(kernel: Kernel, wait: str) -> None:
     before = kernel.processes()
-    cell = kernel.run(f"print('on')\n{wait}", kernel.interrupt_when("[rank 0] on", "[rank 1] on"))
+    cell = kernel.run(f"import numpy as np\nprint('on')\n{wait}", kernel.interrupt_when("[rank 0] on", "[rank 1] on"))
     assert cell.status == "error"
     assert "RankBusy" not in str(cell.errors)
     assert kernel.run(SUM).lines == {"[rank 0] 3.0 2", "[rank 1] 3.0 2"}
@@ -203,7 +205,12 @@ def test_a_killed_rank_is_reported_and_the_others_go_on(kernels: Path) -> None:
     kernel = Kernel(kernels, AIINFRA_NP="3")
     cell = kernel.run("import os, signal\nif rank == 1:\n    os.kill(os.getpid(), signal.SIGKILL)")
     assert [e["ename"] for e in cell.errors] == ["RankLost"]
-    assert kernel.run("print(rank)").lines == {"[rank 0] 0", "[rank 2] 2"}
+    assert kernel.run("print(comm.allgather(os.getpid()) == [os.getpid()], size)").lines == {
+        "[rank 0] False 2",
+        "[rank 2] False 2",
+    }
+    kernel.run("print('on')\nwhile True:\n    comm.allreduce(1)", kernel.interrupt_when("[rank 0] on", "[rank 2] on"))
+    assert kernel.run("print(comm.allreduce(1))").lines == {"[rank 0] 2", "[rank 2] 2"}
     ranks = kernel.processes()
     kernel.close()
     assert gone(ranks)
