@@ -189,7 +189,11 @@ class RunReader:
         if done.empty:
             return
         how = {c: _COMBINE.get(_combine(c), "mean") for c in done.columns if c not in {"node", "incarnation", "tick"}}
-        self._ticks.append(done.groupby(keys, sort=True, as_index=False).agg(how))
+        ticks = done.groupby(keys, sort=True, as_index=False).agg(how)
+        for column in (c for c, way in how.items() if way == "sum" and done[c].isna().any()):
+            # A sum of nothing is 0 to pandas, and a measured zero to a reader: it is "not measured".
+            ticks[column] = done.groupby(keys, sort=True)[column].sum(min_count=1).to_numpy()
+        self._ticks.append(ticks)
 
     @property
     def nodes(self) -> pd.DataFrame:
@@ -276,7 +280,7 @@ def _rows(data: bytes, columns: list[str]) -> pd.DataFrame:
     import pandas as pd
 
     frame = pd.read_csv(io.BytesIO(data), names=columns, on_bad_lines="skip", encoding_errors="replace")
-    if any(frame[c].dtype == object for c in columns):
+    if not all(pd.api.types.is_numeric_dtype(frame[c]) for c in columns):
         frame = frame.apply(pd.to_numeric, errors="coerce")
     whole = frame[list(HEAD)].notna().all(axis=1)
     return frame if whole.all() else frame[whole].astype(dict.fromkeys(("tick", "nodes", "segment"), "int64"))

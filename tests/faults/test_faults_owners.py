@@ -202,7 +202,12 @@ def test_a_detached_run_outlives_its_command_and_is_left_alone_by_others(owner):
 
 def test_no_rank_survives_in_whatever_order_they_are_killed(owner):
     reader = owner.start(2, nodes=2)
-    pids = [owner.pid(reader, 0), supervisor_of(reader), owner.sessions[-1].pool.state["mpiexec_pid"], owner.pid(reader, 1)]
+    pids = [
+        owner.pid(reader, 0),
+        supervisor_of(reader),
+        owner.sessions[-1].pool.state["mpiexec_pid"],
+        owner.pid(reader, 1),
+    ]
     for pid in pids:
         if psutil.pid_exists(pid):
             os.kill(pid, signal.SIGKILL)

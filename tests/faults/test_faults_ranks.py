@@ -57,7 +57,9 @@ def test_what_is_asked_of_a_degraded_run_is_decided_by_the_survivor(owner):
     asked = session.ask(reader, {"global_batch": 32})
     owner.until(reader, lambda s: reader.answer(asked.id))
     assert reader.answer(asked.id)["by"] == 1
-    assert [p.stem for p in reader.run.inbox.glob("*.json")] == [later.id]  # what the dead controller had read is not lost
+    assert [p.stem for p in reader.run.inbox.glob("*.json")] == [
+        later.id
+    ]  # what the dead controller had read is not lost
     more = session.ask(reader, {"nodes": 2})  # nobody can join a world with a dead rank: relaunched from a checkpoint
     owner.until(reader, lambda s: reader.spec.nodes == 2 and s.state == "running")
     assert reader.answer(more.id)["kind"] == "applied"
@@ -186,7 +188,9 @@ def test_a_run_with_a_stopped_node_can_be_ended_and_resumed(owner):
     reader = owner.start(2, nodes=2)
     owner.until(reader, lambda s: reader.kind("checkpoint"))
     os.kill(owner.pid(reader, 1), signal.SIGSTOP)
-    now = owner.sessions[-1].stop(reader, wait_s=1.0)  # firm; mpiexec wakes a stopped rank first, which may still be graceful
+    now = owner.sessions[-1].stop(
+        reader, wait_s=1.0
+    )  # firm; mpiexec wakes a stopped rank first, which may still be graceful
     assert now.final
     assert now.state != "done"
     assert "resume at step" in now.next_step

@@ -60,7 +60,11 @@ def test_a_part_of_a_larger_buffer_is_summed_and_nothing_else_touched(comm, algo
         whole = np.full(120, -1, np.float32)
         whole[10:111] = inputs(comm.rank, 101)
         allreduce(comm, whole[10:111], InjectedLink(), algorithm)
-        ok = np.array_equal(whole[10:111], total(comm.size, 101)) and (whole[:10] == -1).all() and (whole[111:] == -1).all()
+        ok = (
+            np.array_equal(whole[10:111], total(comm.size, 101))
+            and (whole[:10] == -1).all()
+            and (whole[111:] == -1).all()
+        )
     agree(ok)
 
 
@@ -70,7 +74,9 @@ def test_bytes_sent_are_those_of_the_textbook(comm, size):
     ok = True
     if comm:
         n = comm.size
-        sent = {name: comm.allreduce(allreduce(comm, inputs(comm.rank, size), InjectedLink(), name)) for name in ALGORITHMS}
+        sent = {
+            name: comm.allreduce(allreduce(comm, inputs(comm.rank, size), InjectedLink(), name)) for name in ALGORITHMS
+        }
         want = {"ring": 2 * (n - 1) * size * 4, "tree": 2 * (n - 1) * size * 4}
         if n in {1, 2, 4}:
             want["recursive-doubling"] = n * (n.bit_length() - 1) * size * 4

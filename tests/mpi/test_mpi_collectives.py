@@ -16,7 +16,17 @@ def test_allreduce_on_one_to_five_ranks(repo, tmp_path):
     launcher = local.mpiexec()
     argv = local.command(5, [], launcher)
     start = argv[: argv.index("-m")]  # up to the Python; what follows is the lab's own programme
-    argv = [*start, "-m", "mpi4py", "-m", "pytest", str(INNER), "-x", "--timeout=120", f"--basetemp={tmp_path / 'ranks'}"]
+    argv = [
+        *start,
+        "-m",
+        "mpi4py",
+        "-m",
+        "pytest",
+        str(INNER),
+        "-x",
+        "--timeout=120",
+        f"--basetemp={tmp_path / 'ranks'}",
+    ]
     env = local.environment(os.environ, 1)
     done = subprocess.run(argv, cwd=repo, env=env, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
