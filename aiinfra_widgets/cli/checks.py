@@ -128,10 +128,14 @@ def _machine() -> Check:
 
 def _profile() -> Check:
     from ..launch.session import this_machine
+    from ..machine.profile import QUIET_FRAC
 
     machine = this_machine()
     if not machine.calibrated:
         return Check("calibration", "limited", "none yet, so nothing can be predicted", "aiinfra calibrate")
+    if machine.disturbed_frac > QUIET_FRAC:
+        found = f"{machine.id}, made while other programs used {machine.disturbed_frac:.0%} of the processors"
+        return Check("calibration", "limited", found, "aiinfra calibrate, when the machine is quiet")
     return Check("calibration", "ok", f"{machine.id}, {len(machine.probes)} probes")
 
 

@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..comparison import compare
+from ..machine.profile import QUIET_FRAC
 from ..quantities import quantity, show
 from ..runs.reader import RunReader
 from ..runs.status import Status, status, traceback_of
@@ -66,6 +67,10 @@ def machine(found: Machine, path: Path) -> None:
             p.name, at, show(p.unit, p.median), f"{show(p.unit, p.q25)} - {show(p.unit, p.q75)}", str(p.n), p.method
         )
     _out().print(table)
+    if found.disturbed_frac > QUIET_FRAC:
+        _out().print(
+            f"[yellow]not quiet[/]: other programs used {found.disturbed_frac:.0%} of the processors; calibrate again later"
+        )
     _out().print(f"{found.cpu_model}, {found.cores} cores; profile written to {path}", highlight=False)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import LaunchError
-from ..machine.devices import found
+from ..machine.devices import busy_seconds, found, usable_cpus
 from ..machine.power import EnergyReading, best_probe
 from ..machine.profile import Machine, Probe
 from ..runs.home import machines_folder
@@ -51,13 +51,16 @@ def calibrate(
         reader = session.launch("calibration", spec, room=ranks)
         busy = best_probe()
         busy.start()
+        cpus, _ = usable_cpus()
+        busy_s, begun_s = busy_seconds(cpus), time.monotonic()
         for now in watch(reader, every_s=0.2):
             done = max(now.last_tick.values(), default=0)
             say(min(0.99, done / _ticks(reader)), "probing" if done else "starting")
         if not now.ok:
             raise LaunchError(f"calibration failed: {now.message}", [], hint="aiinfra doctor")
+        others = _others(reader, busy_seconds(cpus) - busy_s, (time.monotonic() - begun_s) * len(cpus))
         power = [_watts("idle", idle_w), _watts("probing", busy.stop())]
-        probes = [*_probes(reader), *_costs(session, reader, ranks), *(p for p in power if p is not None)]
+        probes = [*_probes(reader), *_costs(session, reader, ranks), others, *(p for p in power if p is not None)]
     finally:
         session.close()
     made = datetime.now(UTC)
@@ -70,6 +73,13 @@ def calibrate(
     path = machine.save(machines_folder())
     say(1.0, f"{len(probes)} probes")
     return machine, path
+
+
+def _others(reader: RunReader, busy_s: float, held_s: float) -> Probe:
+    """Share of the processor time that was used by neither the ranks nor left idle: how quiet the machine was."""
+    ours_s = float(reader.nodes["cpu_time_s"].sum())
+    share = min(max((busy_s - ours_s) / held_s, 0.0), 1.0)
+    return Probe("others", {}, "frac", share, share, share, 1, how="busy time of all processors less that of the ranks")
 
 
 def _power(during: Callable[[], None]) -> EnergyReading:

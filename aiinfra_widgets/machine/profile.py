@@ -12,6 +12,8 @@ from typing import Any
 from ..errors import ModelInputError, RunFormatError
 
 FORMAT = 1
+#: A profile that was made while others used more of the processors than this is not to be relied on.
+QUIET_FRAC = 0.10
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,11 @@ class Machine:
     def calibrated(self) -> bool:
         """Whether there is anything measured to predict from."""
         return bool(self.probes)
+
+    @property
+    def disturbed_frac(self) -> float:
+        """Share of the processors that other programs used during calibration; 0.0 where that is not known."""
+        return next((p.median for p in self.rows("others")), 0.0)
 
     def rows(self, name: str, **at: Any) -> list[Probe]:
         """Return the probes called `name` whose point holds every given key and value, in order of measurement."""

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ...errors import ModelInputError
-from ...machine.profile import Machine
+from ...machine.profile import QUIET_FRAC, Machine
 from ...models import (
     MeasuredAllreduce,
     bucket_bounds,
@@ -285,6 +285,10 @@ def _notes(spec: TrainingSpec, machine: Machine, over: Mapping[str, Any]) -> lis
     if most > machine.cores:
         notes.append(
             f"{most} nodes share {machine.cores} cores: they take turns, so more nodes than cores make a step longer."
+        )
+    if machine.disturbed_frac > QUIET_FRAC:
+        notes.append(
+            f"Other programs used {machine.disturbed_frac:.0%} of this machine while it was calibrated: calibrate again when it is quiet."
         )
     probed = max((p.at["ranks"] for p in machine.rows("lockstep")), default=1)
     if most > probed:
