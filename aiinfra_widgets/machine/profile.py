@@ -13,7 +13,7 @@ from ..errors import ModelInputError, RunFormatError
 
 FORMAT = 1
 #: A profile that was made while others used more of the processors than this is not to be relied on.
-QUIET_FRAC = 0.10
+QUIET_FRAC = 0.15
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,8 @@ CONV_INPUTS, CONV_OUTPUTS, PIXELS = (1, 8, 32), (8, 32), 8
 ELEMENTS = (2**6, 2**11, 2**15, 2**18, 2**21)
 UPDATE_SIZES = (2**8, 2**14, 2**18, 2**21, 2**24)
 MESSAGES = (8, 2**10, 2**14, 2**17, 2**20, 2**22, 2**24, 2**26)
-LOCKSTEP_S = (3e-4, 1e-3, 4e-3, 16e-3)
+LOCKSTEP_S = (3e-4, 1.5e-3, 10e-3)
+LOCKSTEP_BYTES = (2**9, 2**16, 2**22)
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def all_probes(node: Node, levels: list[int]) -> list[Probe]:
     unit_s = _unit_time_s(node.comm)
     found = [*_matmul(), *_layers(), *_chain(), *_gather()]
     for n in levels:
-        found += [*_memory(n), *_update(n), *_lockstep(n, unit_s)]
+        found += [*_memory(n), *_update(n), *_lockstep(node, n, unit_s)]
         if n > 1:
             found += [*_allreduce(node, n), *_resize(n)]
     return found
@@ -297,15 +298,19 @@ def _resize(n: int) -> Iterator[Probe]:
     yield Probe("resize", {"ranks": n, "bytes": 2**22}, setup, n, how="communicator and broadcast of the state")
 
 
-def _lockstep(n: int, unit_s: float) -> Iterator[Probe]:
-    """Arithmetic that takes `alone_s` on a rank by itself, then a tiny all-reduce, again and again: what sharing cores costs."""
+def _lockstep(node: Node, n: int, unit_s: float) -> Iterator[Probe]:
+    """Arithmetic that takes `alone_s` on a rank by itself, then an all-reduce, again and again: what sharing cores costs.
+
+    More ranks than cores wait at each message until the partner gets its turn, so the size of the message matters too.
+    """
     for alone_s in LOCKSTEP_S:
+        for size in LOCKSTEP_BYTES if n > 1 else LOCKSTEP_BYTES[:1]:
 
-        def setup(comm: MPI.Intracomm, alone_s: float = alone_s) -> Once:
-            return _lockstep_once(comm, max(1, round(alone_s / unit_s)))
+            def setup(comm: MPI.Intracomm, alone_s: float = alone_s, size: int = size) -> Once:
+                return _lockstep_once(node, comm, max(1, round(alone_s / unit_s)), size, alone_s > 5e-3)
 
-        at = {"ranks": n, "alone_s": alone_s}
-        yield Probe("lockstep", at, setup, n, how="per step, several in a row", parts=("step", "compute"))
+            at = {"ranks": n, "alone_s": alone_s, "bytes": size}
+            yield Probe("lockstep", at, setup, n, how="per step, several in a row", parts=("compute", "wait", "comm"))
 
 
 def unit_of_work() -> Callable[[], None]:
@@ -330,17 +335,24 @@ def _unit_time_s(comm: MPI.Intracomm) -> float:
     return float(found[0])
 
 
-def _lockstep_once(comm: MPI.Intracomm, units: int, in_a_row: int = 4) -> Once:
-    work, token = unit_of_work(), np.zeros(64, np.float32)
+def _lockstep_once(node: Node, comm: MPI.Intracomm, units: int, size: int, long: bool) -> Once:
+    n, work = comm.size, unit_of_work()
+    in_a_row, first = (5, 1) if long else (12, 4)  # the first ones after a barrier begin together, as steps do not
+    flat = FlatBuffers([nn.Parameter(torch.zeros(size // 4))], tail=2 + 2 * n, device=torch.device("cpu"))
 
     def once() -> tuple[float, ...]:
-        computed, whole = 0.0, time.perf_counter()
-        for _ in range(in_a_row):
+        spent = np.zeros(3)
+        for step in range(in_a_row):
             begun = time.perf_counter()
             for _ in range(units):
                 work()
-            computed += time.perf_counter() - begun
-            comm.Allreduce(MPI.IN_PLACE, token)
-        return (time.perf_counter() - whole) / in_a_row, computed / in_a_row
+            arrived = time.perf_counter()
+            flat.put_tail(comm.rank, n, 0.0, 0, time.monotonic())
+            allreduce(comm, flat.reduced(n), node.link)
+            during = time.perf_counter() - arrived
+            wait = min(max(flat.read_tail(comm.rank, n)[2], 0.0), during)
+            if step >= first:
+                spent += (arrived - begun, wait, during - wait)
+        return tuple(spent / (in_a_row - first))
 
     return once

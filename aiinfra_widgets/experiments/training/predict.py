@@ -131,16 +131,33 @@ class Calibrated:
         """Return seconds of one all-reduce among n ranks that arrive together."""
         return np.where(np.asarray(n) > 1, self._allreduce.time_s(size_bytes, np.maximum(n, 2)), 0.0)
 
-    def lockstep(self, n: Any, alone_s: Any) -> tuple[Any, Any]:
-        """Return (step, compute) as multiples of `alone_s`, for n ranks in lockstep that share this machine's cores."""
+    def lockstep(self, n: Any, alone_s: Any, size_bytes: Any) -> tuple[Any, Any, Any]:
+        """Return what n ranks that share this machine's cores make of `alone_s` of arithmetic and an all-reduce.
+
+        Returns:
+            (arithmetic as a multiple of `alone_s`, seconds of the mean rank's wait, seconds of communication).
+        """
         median = Calibrated(self.machine) if self.which != "median" else self
-        base = median._grid("lockstep", "alone_s", ranks=1, part="compute")
-        found = []
-        for part in ("step", "compute"):
-            grid = self._grid("lockstep", "ranks", "alone_s", part=part)
-            ratio = grid.time_s(n, alone_s) / base.time_s(alone_s)
-            found.append(np.where(np.asarray(n) == 1, 1.0, np.maximum(ratio, 1.0)))
-        return np.maximum(found[0], found[1]), found[1]
+        base_s = median._grid("lockstep", "alone_s", ranks=1, part="compute").time_s(alone_s)
+        probed = np.clip(size_bytes, *self._probed_bytes)
+        found = {}
+        for part in ("compute", "wait", "comm"):
+            rows = [p for p in self.machine.need("lockstep", part=part) if p.at["ranks"] > 1]
+            points = [(p.at, max(getattr(p, self.which), 1e-7)) for p in rows]
+            grid = TimeGrid.from_points(("ranks", "alone_s", "bytes"), points)
+            found[part] = grid.time_s(np.maximum(n, 2), alone_s, probed)
+        shared = np.asarray(n) > 1
+        more_s = self._allreduce.time_s(size_bytes, np.maximum(n, 2)) - self._allreduce.time_s(probed, np.maximum(n, 2))
+        return (
+            np.where(shared, np.maximum(found["compute"] / base_s, 1.0), 1.0),
+            np.where(shared, found["wait"], 0.0),
+            np.where(shared, found["comm"] + np.maximum(more_s, 0.0), 0.0),
+        )
+
+    @cached_property
+    def _probed_bytes(self) -> tuple[float, float]:
+        sizes = [p.at["bytes"] for p in self.machine.need("lockstep", part="comm") if p.at["ranks"] > 1]
+        return float(min(sizes)), float(max(sizes))
 
 
 def predict(spec: TrainingSpec, machine: Machine, **over: Any) -> Prediction:
@@ -185,24 +202,22 @@ def _parts(
     b = np.maximum(batch / n, 1.0)
     forward_s = rates.forward_backward_s(facts.layers(), facts.task, b)
     data_s = rates.gather_s(math.prod(facts.sample_shape), b)
-    step_x, compute_x = rates.lockstep(n, forward_s)
     update_s = rates.update_s(facts.params, n)
     reduced_bytes = facts.gradient_bytes + 8 + 8 * n
+    compute_x, wait_s, comm_s = rates.lockstep(n, forward_s, reduced_bytes)
     compute_s = forward_s * compute_x + update_s
     if spec.overlap:
         compute_s, exposed_s, link_s = _overlapped(spec, facts, rates, over, n, compute_s, update_s)
     else:
-        exposed_s, link_s = rates.allreduce_s(reduced_bytes, n), _injected_link_s(spec, over, reduced_bytes, n)
-    # Sharing cores makes ranks arrive at different times; the tiny all-reduce of the probe is in its step already.
-    shared_wait_s = np.maximum(forward_s * (step_x - compute_x) - rates.allreduce_s(256.0, n), 0.0)
+        exposed_s, link_s = comm_s, _injected_link_s(spec, over, reduced_bytes, n)
     slow_s = np.zeros_like(forward_s * n)
     if spec.slow_node >= 0:
         slow_s = forward_s * compute_x * (np.asarray(over.get("slow_factor", spec.slow_factor)) - 1)
     parts = {
         "data_time_s": data_s * compute_x,
         "compute_time_s": compute_s,
-        "exposed_comm_time_s": exposed_s + rates.tail_s(n),
-        "straggler_wait_time_s": shared_wait_s + slow_s * (n - 1) / n,
+        "exposed_comm_time_s": np.where(n > 1, exposed_s, rates.tail_s(n)),
+        "straggler_wait_time_s": wait_s + slow_s * (n - 1) / n,
         "injected_time_s": slow_s / n + link_s,
         "runtime_time_s": rates.runtime_s() * compute_x,
     }
