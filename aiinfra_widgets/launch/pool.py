@@ -7,6 +7,7 @@ MPI, so it may die at any time. Files of a pool, each with one writer:
     jobs/*.json     runs to be done, taken in order                                          (owners and controllers)
     state.json      phase, generation, size, the last failure                                (the supervisor)
     assign/*.json   the job for the ranks of this generation                                 (the supervisor)
+    ...json.done    renamed when its run has ended                                           (rank 0)
     ready/GEN-RANK  a rank is up                                                             (that rank)
     logs/           launcher.log, supervisor.log, and what ranks print between runs
 """

@@ -58,6 +58,7 @@ class Supervisor:
     generation: Generation | None = None
     job: dict[str, Any] | None = None
     events: EventWriter | None = None
+    assigned: Path | None = None
     numbers: int = 0
     orphan_since: float | None = None
     asked_to_end: bool = False
@@ -111,8 +112,10 @@ class Supervisor:
         if not gen.ready and len(list((self.pool / "ready").glob(f"{gen.number}-*"))) == gen.size:
             gen.ready = True
             self.say("ready", launch_s=time.monotonic() - gen.started_s)
-        if self.job and RunDir(Path(self.job["run"])).outcome(self.job["incarnation"]).exists():
-            self.finish_job()
+        if self.job and self.assigned:
+            outcome = RunDir(Path(self.job["run"])).outcome(self.job["incarnation"])
+            if outcome.exists() or not self.assigned.exists():
+                self.finish_job()
         limit_s = READY_S + READY_S_PER_RANK * gen.size
         if not gen.ready and time.monotonic() - gen.started_s > limit_s:
             if self.events:
@@ -184,12 +187,13 @@ class Supervisor:
                 self.finish_job()
                 return
         assert self.generation is not None
-        write_json(self.pool / "assign" / f"{self.generation.number}-{self.job_number():06d}.json", job)
+        self.assigned = self.pool / "assign" / f"{self.generation.number}-{self.job_number():06d}.json"
+        write_json(self.assigned, job)
         self.say(self.last.get("phase", "launching"))
 
     def job_number(self) -> int:
         """Return the number of the next assignment."""
-        return len(list((self.pool / "assign").glob("*.json")))
+        return len(list((self.pool / "assign").glob("*-*")))
 
     def degraded(self) -> bool:
         """Whether a rank of this generation has died; such a generation finishes its run and takes no other."""
@@ -203,7 +207,7 @@ class Supervisor:
         """The run in the pool has ended, one way or another."""
         if self.events:
             self.events.close()
-        self.job = self.events = None
+        self.job = self.events = self.assigned = None
         self.say(self.last.get("phase", "ready"))
 
     # --- owner --------------------------------------------------------------------------------------------------

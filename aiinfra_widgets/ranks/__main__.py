@@ -48,6 +48,8 @@ def main(pool: Path, generation: int, size: int) -> None:
     while (job := _next_job(world, pool, generation)) is not None:
         _redirect(_run_log(job, world.rank))
         _one_run(world, job, pool, generation)
+        if world.rank == 0:
+            _taken_care_of(pool, job)
         _redirect(log)
         gc.collect()
     sys.stdout.flush()
@@ -102,12 +104,19 @@ def _next_job(world: MPI.Intracomm, pool: Path, generation: int) -> dict[str, An
 def _assigned(pool: Path, generation: int) -> dict[str, Any]:
     done = _assigned.__dict__.setdefault("done", set())
     while True:
-        names = sorted(n for n in os.listdir(pool / "assign") if n.startswith(f"{generation}-") and n not in done)
+        here = [n for n in os.listdir(pool / "assign") if n.startswith(f"{generation}-") and n.endswith(".json")]
+        names = sorted(set(here) - done)
         if names:
             done.add(names[0])
             job: dict[str, Any] = json.loads((pool / "assign" / names[0]).read_text())
-            return job
+            return {**job, "assignment": names[0]}
         time.sleep(0.005)
+
+
+def _taken_care_of(pool: Path, job: dict[str, Any]) -> None:
+    """Tell the supervisor that the ranks are free; the run's own folder may have been moved away by now."""
+    with contextlib.suppress(OSError):
+        (pool / "assign" / job["assignment"]).rename(pool / "assign" / f"{job['assignment']}.done")
 
 
 def _run_log(job: dict[str, Any], rank: int) -> Path:
