@@ -114,6 +114,10 @@ class Owner:
         now = self.until(reader, lambda s: s.final or max(s.last_tick.values(), default=0) >= tick)
         assert not now.final, now
 
+    def ranks_gone(self, session: Session) -> None:
+        """Wait until the supervisor has seen that its ranks ended."""
+        wait_until(lambda: session.pool is None or not session.pool.state.get("mpiexec_pid"), "the end of the ranks")
+
     def pid(self, reader: RunReader, node: int) -> int:
         """The process of a node in the newest incarnation."""
         return int(next(e["pid"] for e in reversed(reader.kind("started")) if e["by"] == node))

@@ -71,7 +71,7 @@ def test_a_disk_that_fills_up_ends_the_run_with_that_reason(owner, tmpfs):
     assert 0 < kept[0]["tick"] <= max(r["tick"] for r in reader.latest().values())
     assert np.isfinite(kept[1]["parameters"]).all()
     assert not [p for p in reader.run.path.rglob("*.json") if not p.stat().st_size]
-    owner.until(reader, lambda s: not session.pool.state.get("mpiexec_pid"))
+    owner.ranks_gone(session)
 
 
 def test_a_disk_without_room_for_a_run_is_refused_before_anything_starts(owner, tmpfs):

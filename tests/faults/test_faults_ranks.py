@@ -157,7 +157,7 @@ def test_a_run_that_diverges_fails_with_its_traceback(owner):
     assert "Traceback (most recent call last)" in found["traceback"]
     assert "LabError: the loss is" in found["traceback"]
     assert whole_but_the_last(reader)
-    owner.until(reader, lambda s: not session.pool.state.get("mpiexec_pid"))
+    owner.ranks_gone(session)
     again = owner.start(2, nodes=2)  # the pool is good for another run
     assert session.stop(again, wait_s=30).state == "stopped"
 
