@@ -1,0 +1,178 @@
+"""The prediction of a training step, on a machine whose probes follow simple laws, so that answers are known."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+
+from aiinfra_widgets.errors import ModelInputError
+from aiinfra_widgets.experiments.training import Training
+from aiinfra_widgets.experiments.training.spec import TrainingSpec
+from aiinfra_widgets.machine.profile import Machine, Probe
+from aiinfra_widgets.quantities import Prediction, Value
+from aiinfra_widgets.workloads import catalog
+
+OVERHEAD_S, FLOPS, LATENCY_S, BYTES_PER_S = 1e-5, 1e10, 5e-6, 1e9
+BATCHES = (16, 256, 1024)
+
+
+def probe(name: str, seconds: float, unit: str = "s", **at: Any) -> Probe:
+    return Probe(name, at, unit, seconds, seconds * 0.9, seconds * 1.1, 9)
+
+
+def machine(cores: int = 2, others: float = 0.0) -> Machine:
+    """Arithmetic at FLOPS after OVERHEAD_S; messages after LATENCY_S at BYTES_PER_S; n ranks take turns on the cores."""
+    probes = [
+        probe("chain", 2e-5, layers=1),
+        probe("chain", 1e-4, layers=9),
+        probe("runtime", 2e-5),
+        probe("others", others),
+    ]
+    for width, b in itertools.product((1, 64, 1024), BATCHES):
+        probes.append(probe("linear", OVERHEAD_S + 6 * width**2 * b / FLOPS, width=width, batch=b))
+        probes.append(probe("gather", 1e-5 + 4 * width * b / 1e10, row=width, batch=b))
+    for inputs, outputs, b in itertools.product((1, 32), (8, 32), BATCHES):
+        probes.append(
+            probe(
+                "conv",
+                OVERHEAD_S + 6 * 9 * 64 * inputs * outputs * b / FLOPS,
+                inputs=inputs,
+                outputs=outputs,
+                pixels=64,
+                batch=b,
+            )
+        )
+    for elements in (64, 2**21):
+        probes += [probe(kind, OVERHEAD_S + elements * 1e-9, elements=elements) for kind in ("activation", "pool")]
+    for b in BATCHES:
+        probes += [probe(kind, 3e-5, batch=b) for kind in ("cross_entropy", "squared_error")]
+    for n in (1, 2, 4):
+        turns = max(1, n / cores)
+        probes += [probe("update", 1e-5 + 1e-9 * p, params=p, ranks=n) for p in (2**8, 2**24)]
+        probes.append(probe("tail", 5e-6, ranks=n))
+        for alone_s, size in itertools.product((3e-4, 1e-2), (2**9, 2**22)):
+            at = {"ranks": n, "alone_s": alone_s, "bytes": size}
+            comm = 0.0 if n == 1 else (LATENCY_S + size / BYTES_PER_S) * turns
+            for part, seconds in (("compute", alone_s * turns), ("wait", 0.02 * alone_s * (n - 1)), ("comm", comm)):
+                probes.append(probe("lockstep", seconds, part=part, **at))
+        if n > 1:
+            probes += [
+                probe("allreduce", LATENCY_S + s / BYTES_PER_S, ranks=n, bytes=s) for s in (8, 2**12, 2**20, 2**26)
+            ]
+    return Machine("made-up", "now", cores, 2**34, probes=tuple(probes))
+
+
+def predict(values: dict[str, Any] | None = None, at: Machine | None = None, **over: Any) -> Prediction:
+    return Training().predict(TrainingSpec.make(values or {}), at or machine(), **over)
+
+
+@pytest.mark.parametrize("workload", catalog.names())
+@pytest.mark.parametrize("nodes", [1, 2, 4])
+def test_the_parts_add_up(workload, nodes):
+    found = predict({"workload": workload, "nodes": nodes, "global_batch": 64})
+    assert sum(found[part] for part in Training.parts) == pytest.approx(found["step_time_s"])
+    assert found["samples_per_s"] == pytest.approx(64 / found["step_time_s"])
+    value = found.values["step_time_s"]
+    assert value.low < value.value < value.high
+    assert value.method == "modelled"
+
+
+def test_hand_computed_arithmetic():
+    # One square layer: 6 w^2 b flop less the gradient of the input that a first layer owes nobody, overheads on top.
+    found = predict({"workload": "synthetic", "width": 1024, "depth": 1, "global_batch": 1024})
+    flop = 4 * 1024**2 * 1024
+    assert found["compute_time_s"] == pytest.approx(flop / FLOPS, rel=0.02)
+
+
+def test_one_call_is_one_sweep():
+    nodes = np.array([1.0, 2.0, 4.0])[:, None]
+    batches = np.array([64.0, 256.0])[None, :]
+    sweep = predict({"workload": "digits-cnn"}, nodes=nodes, global_batch=batches)
+    assert sweep["step_time_s"].shape == (3, 2)
+    for i, n in enumerate((1, 2, 4)):
+        for j, b in enumerate((64, 256)):
+            single = predict({"workload": "digits-cnn", "nodes": n, "global_batch": b})
+            for name in ("step_time_s", "samples_per_s", "energy_per_step_j", "cost_per_step_usd"):
+                assert np.broadcast_to(sweep[name], (3, 2))[i, j] == pytest.approx(single[name]), name
+
+
+def test_more_nodes_than_cores_bring_nothing_and_say_so():
+    found = {n: predict({"workload": "digits-cnn", "global_batch": 1024, "nodes": n}) for n in (1, 2, 4)}
+    assert found[2]["step_time_s"] < 0.6 * found[1]["step_time_s"]
+    assert found[4]["step_time_s"] > 0.9 * found[2]["step_time_s"]
+    assert any("share 2 cores" in note for note in found[4].notes)
+    assert not any("share" in note for note in found[2].notes)
+
+
+def test_a_slow_node_makes_the_others_wait():
+    plain, slowed = predict({"nodes": 2}), predict({"nodes": 2, "slow_node": 1, "slow_factor": 3.0})
+    extra = slowed["step_time_s"] - plain["step_time_s"]
+    assert extra == pytest.approx(2 * (plain["compute_time_s"] - 1e-5), rel=0.05)
+    assert slowed["injected_time_s"] == pytest.approx(extra / 2)
+    assert slowed["straggler_wait_time_s"] - plain["straggler_wait_time_s"] == pytest.approx(extra / 2)
+
+
+def test_an_injected_link_costs_every_message_of_the_algorithm():
+    base = predict({"nodes": 4})["step_time_s"]
+    for algorithm, messages in (("ring", 6), ("tree", 4), ("recursive-doubling", 2)):
+        found = predict({"nodes": 4, "algorithm": algorithm, "link_latency_s": 0.01})
+        assert found["injected_time_s"] == pytest.approx(messages * 0.01, rel=0.02), algorithm
+        assert found["step_time_s"] == pytest.approx(base + found["injected_time_s"])
+
+
+def test_overlap_hides_an_injected_delay_behind_arithmetic():
+    asked = {"workload": "synthetic", "width": 512, "global_batch": 1024, "nodes": 2, "link_bandwidth_bytes_per_s": 1e9}
+    apart, together = predict({**asked, "overlap": False}), predict({**asked, "overlap": True})
+    assert together["step_time_s"] < apart["step_time_s"]
+    assert together["injected_time_s"] < apart["injected_time_s"]
+
+
+def test_a_larger_batch_costs_no_less_and_a_larger_gradient_neither():
+    steps = predict({"workload": "digits-cnn"}, global_batch=np.array([32.0, 64.0, 128.0, 512.0]))["step_time_s"]
+    assert (np.diff(steps) > 0).all()
+    wide = [predict({"workload": "synthetic", "width": w, "nodes": 2})["exposed_comm_time_s"] for w in (128, 512, 2048)]
+    assert wide == sorted(wide)
+
+
+@pytest.mark.parametrize(
+    ("values", "over", "says"),
+    [
+        pytest.param({"device": "cuda"}, {}, "GPU", id="no-gpu-model"),
+        pytest.param({"threads_per_node": 2}, {}, "one thread", id="threads"),
+        pytest.param({}, {"learning_rate": np.array([1.0])}, "cannot sweep", id="not-swept"),
+    ],
+)
+def test_outside_its_domain_it_refuses(values, over, says):
+    with pytest.raises(ModelInputError, match=says):
+        predict(values, **over)
+
+
+def test_an_uncalibrated_machine_is_refused_with_the_next_step():
+    with pytest.raises(ModelInputError, match="aiinfra calibrate"):
+        predict(at=Machine("none", "now", 2, 2**34))
+
+
+def test_a_disturbed_calibration_is_said():
+    assert any("quiet" in note for note in predict(at=machine(others=0.4)).notes)
+    assert not any("quiet" in note for note in predict().notes)
+
+
+def test_reference_curves_begin_at_one_node():
+    curves = Training().reference_curves(TrainingSpec.make({}), machine(), [1, 2, 4])
+    ideal, amdahl = curves.values()
+    assert ideal[2] == pytest.approx(4 * ideal[0])
+    assert amdahl[0] == pytest.approx(ideal[0])
+    assert amdahl[2] < ideal[2]
+
+
+def test_other_programs_are_named_when_the_nodes_did_not_get_the_processor():
+    spec, made = TrainingSpec.make({"nodes": 2}), machine()
+    predicted = predict({"nodes": 2})
+    step = 3 * predicted["step_time_s"]
+    measured = {"step_time_s": Value("step_time_s", step), "cpu_time_s": Value("cpu_time_s", 0.8 * step)}
+    assert "40%" in Training().explain(spec, made, predicted, measured)[0]
+    measured["cpu_time_s"] = Value("cpu_time_s", 2 * step)
+    assert Training().explain(spec, made, predicted, measured) == []
