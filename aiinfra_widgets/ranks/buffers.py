@@ -13,7 +13,7 @@ import torch
 
 #: Arrival times travel as float32 in two parts, whole ticks of COARSE_S and the rest, so that they stay exact to 0.1 us.
 COARSE_S = 1 / 1024
-WRAP = 4096
+WRAP = 2**20  # whole numbers up to here, and their differences, are exact in float32
 
 
 class FlatBuffers:

@@ -86,7 +86,7 @@ class Probes(Program):
         self.plain_ticks += 1
         self.tick += 1
         if self.node.controller:
-            for _ in range(8):
+            for _ in range(20):
                 self.plain()
         else:
             time.sleep(0.01)

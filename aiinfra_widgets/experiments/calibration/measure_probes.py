@@ -31,7 +31,7 @@ CONV_INPUTS, CONV_OUTPUTS, PIXELS = (1, 8, 32), (8, 32), 8
 ELEMENTS = (2**6, 2**11, 2**15, 2**18, 2**21)
 UPDATE_SIZES = (2**8, 2**14, 2**18, 2**21, 2**24)
 MESSAGES = (8, 2**10, 2**14, 2**17, 2**20, 2**22, 2**24, 2**26)
-LOCKSTEP_S = (3e-4, 1.5e-3, 10e-3)
+LOCKSTEP_S = (6e-5, 4e-4, 2e-3, 10e-3)
 LOCKSTEP_BYTES = (2**9, 2**16, 2**22)
 
 
@@ -314,8 +314,8 @@ def _lockstep(node: Node, n: int, unit_s: float) -> Iterator[Probe]:
 
 
 def unit_of_work() -> Callable[[], None]:
-    """Return a fraction of a millisecond of a net's arithmetic, forward and backward."""
-    net, x = nn.Sequential(nn.Linear(128, 128), nn.ReLU()), torch.rand(64, 128)
+    """Return some 50 us of a net's arithmetic, forward and backward."""
+    net, x = nn.Sequential(nn.Linear(64, 64), nn.ReLU()), torch.rand(16, 64)
     return lambda: net(x).sum().backward()
 
 
