@@ -73,7 +73,10 @@ def one_case(world, workload: str, width: int, batch: int, label: str, steps: in
                     times[name].append(taken)
     if world.rank == 0:
         lab, ddp = np.median(times["lab"]), np.median(times["ddp"])
-        ratios = [np.median(times["lab"][k : k + steps]) / np.median(times["ddp"][k : k + steps]) for k in range(0, turns * steps, steps)]
+        ratios = [
+            np.median(times["lab"][k : k + steps]) / np.median(times["ddp"][k : k + steps])
+            for k in range(0, turns * steps, steps)
+        ]
         print(
             f"step on {world.size} ranks, gradient {label}: lab {lab * 1e3:.2f} ms, DDP {ddp * 1e3:.2f} ms, "
             f"ratio {lab / ddp:.2f} (by turn {min(ratios):.2f} to {max(ratios):.2f})",

@@ -30,7 +30,9 @@ def main() -> None:
             plain += block(advance)
             full += block(lambda: boundary(advance()))
         step, extra = np.median(plain), np.median(full) - np.median(plain)
-        ratios = [np.median(full[i : i + STEPS]) / np.median(plain[i : i + STEPS]) - 1 for i in range(0, len(plain), STEPS)]
+        ratios = [
+            np.median(full[i : i + STEPS]) / np.median(plain[i : i + STEPS]) - 1 for i in range(0, len(plain), STEPS)
+        ]
         low, high = np.percentile(ratios, (25, 75))
         print(
             f"step {step * 1e3:.2f} ms without, {(step + extra) * 1e3:.2f} ms with: {extra / step:+.2%} "
@@ -52,7 +54,14 @@ def build(folder: Path) -> tuple[Callable, Callable, dict[str, Callable]]:
     from aiinfra_widgets.runs.writer import EventWriter, SampleWriter
 
     spec = TrainingSpec.make(
-        {"workload": "synthetic", "width": 512, "global_batch": 64, "steps": 10**6, "learning_rate": 1e-4, "checkpoint_every_s": 0.0}
+        {
+            "workload": "synthetic",
+            "width": 512,
+            "global_batch": 64,
+            "steps": 10**6,
+            "learning_rate": 1e-4,
+            "checkpoint_every_s": 0.0,
+        }
     )
     machine = found()
     run = layout.create(folder / "runs", "training", spec, machine)
@@ -65,7 +74,12 @@ def build(folder: Path) -> tuple[Callable, Callable, dict[str, Callable]]:
     last = [dict(program.advance() or {})]
 
     def record() -> None:
-        samples(program.tick, 1, 0, {**last[0], "runtime_time_s": 1e-5, "cpu_time_s": time.process_time(), "memory_bytes": 1e8})
+        samples(
+            program.tick,
+            1,
+            0,
+            {**last[0], "runtime_time_s": 1e-5, "cpu_time_s": time.process_time(), "memory_bytes": 1e8},
+        )
 
     def decide() -> None:
         controller.decide(program.tick, spec, [0], lambda: [0])

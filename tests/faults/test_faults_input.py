@@ -186,7 +186,7 @@ def test_a_run_of_another_format_is_refused_by_every_command_and_listed_with_the
     manifest = json.loads(reader.run.manifest.read_text())
     reader.run.manifest.write_text(json.dumps({**manifest, "format": 99, "versions": {"aiinfra-lab": "9.9"}}))
     for words in (["resume", "last"], ["watch", "last"], ["resume", reader.run.id], ["watch", str(reader.run.path)]):
-        code, out, err = run(owner, *words)
+        code, out, _ = run(owner, *words)
         assert (code, out) == (1, "")
         assert "run directory of format 99; this release reads format 1" in message(err)
         assert "open it with the release that made it (aiinfra-lab 9.9)" in message(err)
@@ -208,7 +208,7 @@ def test_a_gpu_that_is_not_there(owner):
 
 def test_a_diverging_run_ends_the_command_with_2_and_its_traceback(owner):
     words = ["run", "training", "--nodes", "2", "--set", "workload=linear-regression", "--set", "learning_rate=10"]
-    code, out, err = run(owner, *words, "--set", "evaluate_every=1", "--json")
+    code, out, _ = run(owner, *words, "--set", "evaluate_every=1", "--json")
     assert code == 2
     found = json.loads(out)
     assert "lower learning_rate" in found["message"]

@@ -59,6 +59,7 @@ SWEEPS = {
 }
 ELSEWHERE = {  # tested in their own files: they return objects, or take something else first
     "blocking_step",
+    "bucket_bounds",
     "overlapped_step",
     "fastest_allreduce",
     "busbw_factor",

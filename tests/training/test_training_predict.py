@@ -28,6 +28,7 @@ def machine(cores: int = 2, others: float = 0.0) -> Machine:
     probes = [
         probe("chain", 2e-5, layers=1),
         probe("chain", 1e-4, layers=9),
+        probe("step", 2e-4, widths=[16, 16, 10], batch=64),
         probe("runtime", 2e-5),
         probe("others", others),
     ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -65,7 +66,7 @@ class Probe:
 def all_probes(node: Node, levels: list[int]) -> list[Probe]:
     """Return every probe for these numbers of ranks, the same list on every rank."""
     unit_s = _unit_time_s(node.comm)
-    found = [*_matmul(), *_layers(), *_chain(), *_gather()]
+    found = [*_matmul(), *_layers(), *_chain(), *_whole_step(), *_gather()]
     for n in levels:
         found += [*_memory(n), *_update(n), *_lockstep(node, n, unit_s)]
         if n > 1:
@@ -213,6 +214,31 @@ def _chain() -> Iterator[Probe]:
             return _both_ways(net, torch.rand(16, 8))
 
         yield Probe("chain", {"layers": layers}, setup, how="tiny layers in a row, forward and backward")
+
+
+def _whole_step() -> Iterator[Probe]:
+    """Operations one after another are slower than each in a loop of its own: a whole step of a tiny net tells by how much."""
+    widths, batch = (16, 16, 16, 10), 64
+
+    def setup(_: MPI.Intracomm) -> Once:
+        linears = [nn.Linear(a, b) for a, b in pairwise(widths)]
+        net = nn.Sequential(linears[0], nn.ReLU(), linears[1], nn.ReLU(), linears[2])
+        flat = FlatBuffers(list(net.parameters()), tail=4, device=torch.device("cpu"))
+        x, y = torch.rand(batch, widths[0]), torch.randint(0, 10, (batch,))
+
+        def step() -> None:
+            flat.gradients.zero_()
+            loss = functional.cross_entropy(net(x), y, reduction="sum") / batch
+            loss.backward()
+            flat.put_tail(0, 1, float(loss.detach()), 0, time.monotonic())
+            flat.momentum.mul_(0.9).add_(flat.gradients)
+            flat.parameters.add_(flat.momentum, alpha=-0.01)
+
+        return _timed(step)
+
+    yield Probe(
+        "step", {"widths": list(widths), "batch": batch}, setup, how="a tiny perceptron, everything but the data"
+    )
 
 
 def _gather() -> Iterator[Probe]:

@@ -30,6 +30,9 @@ from ...ranks.overlap import Overlap
 from ...workloads import nets
 from .spec import TrainingSpec
 
+#: Epochs of small data take milliseconds: those of this time are told together, the last one's number with them.
+EPOCHS_EVERY_S = 0.2
+
 
 class DataParallel(Program):
     """One rank's replica: its slice of the batch, its flat buffers, the all-reduce between backward and update."""
@@ -53,6 +56,8 @@ class DataParallel(Program):
         self._order: Tensor | None = None
         self._epoch = -1
         self._epoch_losses: list[float] = []
+        self._epoch_means: list[float] = []
+        self._epoch_said_s = 0.0
         self._overlap: Overlap | None = None
         self._nccl: nccl.NcclSum | None = None
         self._staged = False
@@ -142,10 +147,13 @@ class DataParallel(Program):
         """Close an epoch; look at held-out data now and then: every rank takes its share of it."""
         self._epoch_losses.append(float(self.flat.tail_host[0]))
         if self.tick % self._steps_per_epoch() == 0:
-            if self.node.controller:
-                number, mean = self.tick // self._steps_per_epoch(), float(np.mean(self._epoch_losses))
-                self.node.event("epoch", tick=self.tick, epoch=number, mean_loss=mean)
+            self._epoch_means.append(float(np.mean(self._epoch_losses)))
             self._epoch_losses.clear()
+            if self.node.controller and time.monotonic() - self._epoch_said_s > EPOCHS_EVERY_S:
+                self._epoch_said_s = time.monotonic()
+                number = self.tick // self._steps_per_epoch()
+                self.node.event("epoch", tick=self.tick, epoch=number, mean_losses=self._epoch_means)
+                self._epoch_means.clear()
         every = self.spec.evaluate_every
         if every and self.tick % every == 0:
             self.evaluate()

@@ -106,6 +106,15 @@ class Calibrated:
                 outputs = max(d["outputs"], 1)
                 return kinds[task].time_s(b * (outputs / 10 if task == "classification" else outputs))
 
+    @cached_property
+    def glue_s(self) -> float:
+        """Seconds of a step that no operation by itself accounts for: a tiny net's whole step, less the sum of its parts."""
+        whole = self.machine.need("step")[0]
+        layers = catalog.perceptron(*whole.at["widths"])
+        parts = self.forward_backward_s(layers, "classification", float(whole.at["batch"]))
+        parts += self.update_s(sum(layer.params for layer in layers), 1.0) + self.tail_s(1.0)
+        return max(float(getattr(whole, self.which) - parts), 0.0)
+
     def gather_s(self, row: float, b: Any) -> Any:
         """Return seconds to fetch b rows of `row` numbers."""
         return self._kinds["gather"].time_s(row, b)
@@ -200,7 +209,7 @@ def _parts(
     n = np.asarray(over.get("nodes", spec.nodes), dtype=float)
     batch = np.asarray(over.get("global_batch", spec.global_batch), dtype=float)
     b = np.maximum(batch / n, 1.0)
-    forward_s = rates.forward_backward_s(facts.layers(), facts.task, b)
+    forward_s = rates.forward_backward_s(facts.layers(), facts.task, b) + rates.glue_s
     data_s = rates.gather_s(math.prod(facts.sample_shape), b)
     update_s = rates.update_s(facts.params, n)
     reduced_bytes = facts.gradient_bytes + 8 + 8 * n
