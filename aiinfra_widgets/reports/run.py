@@ -164,6 +164,7 @@ def _wrap(
             None,
             error or {"name": "ReportError", "message": str(unreadable), "cell": None, "traceback": ""},
         )
+    error = error or _run_error(results)
     done = not error and all(c["status"] == EXECUTED for c in cells)
     ended = datetime.now(UTC)
     wrapped = {
@@ -218,6 +219,19 @@ def _error(
         message = f"the notebook ended itself before cell {left[0]}; {len(left)} of {len(cells)} cells were not run"
         return {"name": "SystemExit", "message": message, "cell": left[0] - 1 or None, "traceback": ""}
     return None
+
+
+def _run_error(results: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """A notebook whose cells all ran has failed all the same when the run that it reports did."""
+    state = results.get("status") if results else None
+    if state not in {"failed", "interrupted"} or results is None:
+        return None
+    return {
+        "name": f"run {state}",
+        "message": str(results.get("message", "")),
+        "cell": None,
+        "traceback": str(results.get("traceback") or ""),
+    }
 
 
 def _plain_error(trouble: BaseException | None, cell: int | None) -> dict[str, Any]:
