@@ -186,7 +186,7 @@ def test_a_run_of_another_format_is_refused_by_every_command_and_listed_with_the
     manifest = json.loads(reader.run.manifest.read_text())
     reader.run.manifest.write_text(json.dumps({**manifest, "format": 99, "versions": {"aiinfra-lab": "9.9"}}))
     for words in (["resume", "last"], ["watch", "last"], ["resume", reader.run.id], ["watch", str(reader.run.path)]):
-        code, out, _ = run(owner, *words)
+        code, out, err = run(owner, *words)
         assert (code, out) == (1, "")
         assert "run directory of format 99; this release reads format 1" in message(err)
         assert "open it with the release that made it (aiinfra-lab 9.9)" in message(err)
