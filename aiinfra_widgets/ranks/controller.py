@@ -52,7 +52,7 @@ class Controller:
         self.paused = False
         self._waiting: dict[str, Request] = {}
         self._decided: list[str] = []
-        self._looked_s = 0.0
+        self._looked_s = self._quiet_until_s = 0.0
         self._checkpointed_s = time.monotonic()
 
     def decide(self, tick: int, spec: Spec, members: list[int], alive: Callable[[], list[int]]) -> Plan | None:
@@ -65,12 +65,17 @@ class Controller:
             alive: Returns every live node of the pool; asked only when there is something to decide.
         """
         now = time.monotonic()
+        if now < self._quiet_until_s:  # most boundaries end here, in cold code: keep it short
+            return None
         every = float(getattr(spec, "checkpoint_every_s", 0.0))
         due = every > 0 and now - self._checkpointed_s >= every
         if now - self._looked_s >= LOOK_S:
             self._look(now, tick)
         ready = [n for n, r in self._waiting.items() if r.at_tick is None or r.at_tick <= tick]
         if not ready and not due:
+            if not self._waiting:
+                look_s = self._looked_s + LOOK_S
+                self._quiet_until_s = min(look_s, self._checkpointed_s + every) if every > 0 else look_s
             return None
         plan = Plan(spec.model_dump(), members, now, paused=self.paused, checkpoint=due)
         for name in ready:

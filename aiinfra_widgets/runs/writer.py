@@ -16,7 +16,7 @@ from typing import Any
 from ..errors import StorageError
 from .layout import RunDir
 
-FLUSH_S = 0.05
+FLUSH_S = 0.1
 BEAT_S = 0.25
 #: Columns that every sample begins with.
 HEAD = ("tick", "t_s", "nodes", "segment")
