@@ -1,7 +1,7 @@
 """One run on the ranks of a pool: tick, boundary, tick. Knows nothing of what the programme does.
 
-At every boundary the controller broadcasts one word: nothing to do (half a microsecond), or the length of a plan. Nodes
-that do not take part sleep and look for a message; they never block in a broadcast, because that would spin.
+At every boundary one word says whether there is a plan: it rides on the programme's own collective where that has one,
+else it is a broadcast. Nodes that do not take part sleep and look for a message; waiting in a broadcast would spin.
 """
 
 from __future__ import annotations

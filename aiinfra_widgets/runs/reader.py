@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -304,7 +303,7 @@ def _summary(name: str, values: np.ndarray[Any, Any]) -> Value:
     return Value(name, median, q25, q75, "measured", f"median of {values.size}", int(values.size))
 
 
-def last_ticks(reader: RunReader) -> Mapping[int, int]:
+def last_ticks(reader: RunReader) -> dict[int, int]:
     """Return the last tick that each node reported."""
     return {node: int(row["tick"]) for node, row in reader.latest().items()}
 

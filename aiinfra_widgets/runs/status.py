@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .reader import Event, RunReader
+from .reader import Event, RunReader, last_ticks
 
 #: A node that has not reached a boundary for this long is named as stalled.
 STALL_S = 10.0
@@ -49,7 +49,7 @@ def status(reader: RunReader) -> Status:
     """
     run = reader.run
     newest = run.incarnations() - 1
-    ticks = {n: int(r["tick"]) for n, r in reader.latest().items()}
+    ticks = last_ticks(reader)
     if not run.manifest.exists():
         return Status("interrupted", f"{run.path} was deleted or moved; its ranks end at their next look", ticks)
     if newest < 0:

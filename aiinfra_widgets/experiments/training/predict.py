@@ -75,8 +75,7 @@ class Calibrated:
     def forward_backward_s(self, layers: tuple[Layer, ...], task: str, b: Any) -> Any:
         """Return seconds of forward and backward on one rank by itself, for b samples."""
         startup, tiny = self.chain
-        total: Any = 0.0
-        first = True
+        total: Any = startup
         for layer in layers:
             if layer.kind == "flatten":
                 total = total + tiny / 2
@@ -87,8 +86,7 @@ class Calibrated:
             if layer.kind == "linear" and not layer.needs_input_grad:
                 share = share * 2 / 3
             total = total + share
-            first = False
-        return total + (0.0 if first else startup)
+        return total
 
     def _layer_s(self, layer: Layer, task: str, b: Any) -> Any:
         kinds, d = self._kinds, layer.dims
