@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from .experiment import Experiment
+from .experiment import Curve, Experiment
 from .quantities import Value, quantity, show
 from .runs.reader import Segment
 
@@ -66,7 +66,7 @@ class Comparison:
             }  # fmt: skip
         s = self.segment
         return {
-            "segment": s.index, "nodes": s.spec.nodes, "first_step": s.first_tick, "steps": s.ticks, "transient": s.transient,
+            "segment": s.index, "nodes": s.spec.nodes, "first_tick": s.first_tick, "ticks": s.ticks, "transient": s.transient,
             "cause": s.cause, "spec": s.spec.model_dump(), "quantities": found, "causes": list(self.causes),
             "prediction_refused": s.refused or None,
         }  # fmt: skip
@@ -115,14 +115,14 @@ def explain(exp: Experiment, segment: Segment, most: int = 2) -> list[str]:
         more = "more" if gap > 0 else "less"
         was = f"{show(part, p)} predicted" if p is not None else "not predicted"
         found.append(f"{label} took {show(part, abs(gap))} {more} than expected ({show(part, m)} measured, {was}).")
-    return (own + found)[:most] or ["Every part is within 5 % of the step of what was predicted."]
+    return (own + found)[:most] or [
+        f"Every part is within 5 % of the {quantity(exp.compared[0]).label.lower()} of what was predicted."
+    ]
 
 
-def scaling_points(exp: Experiment, segments: list[Segment]) -> list[Mapping[str, Any]]:
-    """Return one point per compared segment for the scaling plot: the swept value, the measured quantity, its quartiles."""
-    if exp.curve is None:
-        return []
-    field, name = exp.curve
+def curve_points(curve: Curve, segments: Sequence[Segment]) -> list[Mapping[str, Any]]:
+    """Return one point per compared segment for a plot: the swept value, the measured quantity, its band."""
+    field, name = curve.swept, curve.quantity
     points: list[Mapping[str, Any]] = []
     for s in segments:
         m = s.values.get(name)

@@ -1,230 +1,36 @@
-"""An experiment is a Spec, a prediction and a programme for the ranks, under one vocabulary.
-
-The Spec is the only place where a field's range, unit, help and choices are written. Controls, command-line options,
-papermill parameters and the messages for bad input are all made from it.
-"""
+"""An experiment is a Spec, a prediction and a programme for the ranks, under one vocabulary."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
-from typing import Any, ClassVar, Literal, Self, get_args, get_origin
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic.fields import FieldInfo
-
-from .errors import ControlError, SpecError, UnknownNameError, near
+from .errors import UnknownNameError, near
 from .machine.profile import Machine
-from .quantities import Prediction, Value
+from .quantities import Prediction, Quantity, Value, register
+from .spec import Fields, Knob, Spec, knob
 
-Kind = Literal["int", "float", "bool", "choice", "text"]
-KNOB = "aiinfra"
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    "Companion", "Curve", "Experiment", "Fields", "Knob", "Observed", "Spec", "Timeline", "Verb", "experiment",
+    "experiment_names", "knob",
+]  # fmt: skip
 GROUP = "aiinfra.experiments"
-
-
-def knob(
-    default: Any,
-    help: str,
-    *,
-    label: str = "",
-    unit: str = "",
-    ge: float | None = None,
-    le: float | None = None,
-    live: bool = False,
-    log: bool = False,
-    group: str = "",
-    choices: Sequence[str] | None = None,
-    step: float | None = None,
-) -> Any:
-    """Declare one field of a Spec.
-
-    Args:
-        default: Value when the field is not given.
-        help: One sentence for tooltips, `--help` and reports.
-        label: Short name for a control; made from the field's name if empty.
-        unit: Of the stored number (SI base), or "".
-        ge, le: Allowed range, inclusive. Every number has both: a stated limit is part of the interface.
-        live: May change while the run goes on.
-        log: A control should move logarithmically.
-        group: Heading under which controls gather.
-        choices: Allowed strings; checked, near matches are named.
-        step: Increment of a slider, where it is not obvious.
-    """
-    extra: dict[str, Any] = {
-        "label": label,
-        "unit": unit,
-        "live": live,
-        "log": log,
-        "group": group,
-        "choices": list(choices) if choices else None,
-        "step": step,
-    }
-    return Field(
-        default=default, ge=ge, le=le, description=help, json_schema_extra={KNOB: extra}, validate_default=True
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class Knob:
-    """A Spec field as interfaces see it: everything needed to draw a control or explain an error."""
-
-    name: str
-    label: str
-    kind: Kind
-    default: Any
-    help: str
-    unit: str
-    low: float | None
-    high: float | None
-    choices: tuple[str, ...]
-    live: bool
-    log: bool
-    group: str
-    step: float | None
-
-    @property
-    def allowed(self) -> str:
-        """What may be given, in words."""
-        if self.choices:
-            return "one of " + ", ".join(self.choices)
-        if self.kind == "bool":
-            return "true or false"
-        if self.low is None and self.high is None:
-            return {"int": "a whole number", "float": "a number", "text": "text"}.get(self.kind, "text")
-        noun = "a whole number" if self.kind == "int" else "a number"
-        unit = f" {self.unit}" if self.unit else ""
-        return f"{noun} from {self.low:g} to {self.high:g}{unit}"
-
-    def parse(self, text: str) -> Any:
-        """Turn what a person typed ("10 Gbit/s", "64 MiB", "true", "1e-3") into the stored type.
-
-        Raises:
-            SpecError: When it is neither the stored type nor a quantity of the right dimension.
-        """
-        text = text.strip()
-        if self.kind in {"choice", "text"}:
-            return text
-        if self.kind == "bool":
-            words = {
-                "true": True,
-                "yes": True,
-                "on": True,
-                "1": True,
-                "false": False,
-                "no": False,
-                "off": False,
-                "0": False,
-            }
-            if text.lower() in words:
-                return words[text.lower()]
-            raise SpecError(f"{self.name}: got {text!r}; allowed: true or false")
-        try:
-            return int(text) if self.kind == "int" else float(text)
-        except ValueError:
-            return self._with_unit(text)
-
-    def _with_unit(self, text: str) -> float | int:
-        try:
-            bare = _number(text)
-            if bare is not None or not self.unit:
-                number = float(text)  # "1e6" of a field in bytes: pint would take it for bits
-            else:
-                import pint  # 0.6 s to import, so only when somebody typed a unit
-
-                asked: Any = pint.Quantity(
-                    text.replace("Gbit", "gigabit").replace("Mbit", "megabit").replace("kbit", "kilobit")
-                )
-                number = float(asked.to(self.unit.replace("B", "byte")).magnitude)
-        except Exception as error:
-            raise SpecError(f"{self.name}: cannot read {text!r}; allowed: {self.allowed}") from error
-        if self.kind == "int":
-            if not number.is_integer():
-                raise SpecError(f"{self.name}: got {text!r}; allowed: {self.allowed}")
-            return int(number)
-        return number
-
-
-class Spec(BaseModel):
-    """What is asked of an experiment. Immutable; unknown fields, NaN and infinities are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
-
-    nodes: int = knob(
-        1, "Number of MPI ranks that work; a rank is one node.", label="Nodes", ge=1, le=512, live=True, group="System"
-    )
-    seed: int = knob(
-        0, "Seed of everything random; the same seed gives the same run.", label="Seed", ge=0, le=2**31 - 1, group="Run"
-    )
-
-    @classmethod
-    @cache
-    def knobs(cls) -> dict[str, Knob]:
-        """Return every field as a Knob, in the order of declaration."""
-        return {name: _knob_of(name, info) for name, info in cls.model_fields.items()}
-
-    @classmethod
-    def make(cls, values: Mapping[str, Any]) -> Self:
-        """Build a Spec; strings are parsed by their field.
-
-        Raises:
-            SpecError: One line for each wrong field: name, value seen, what is allowed.
-        """
-        knobs = cls.knobs()
-        problems, clean = [], {}
-        for name, value in values.items():
-            if name not in knobs:
-                problems.append(f"{name}: no such field; {near(name, knobs)}")
-                continue
-            try:
-                clean[name] = knobs[name].parse(value) if isinstance(value, str) else _plain(knobs[name], value)
-            except SpecError as error:
-                problems.append(str(error))
-                continue
-            if knobs[name].choices and clean[name] not in knobs[name].choices:
-                problems.append(f"{name}: got {value!r}; {near(str(value), knobs[name].choices)}")
-                del clean[name]
-        try:
-            spec = cls(**clean)
-        except ValidationError as error:
-            problems += [_explain(knobs, e) for e in error.errors()]
-        if problems:
-            raise SpecError("\n".join(problems))
-        return spec
-
-    def changed(self, changes: Mapping[str, Any], *, live_only: bool = True) -> Self:
-        """Return this Spec with `changes`.
-
-        Raises:
-            ControlError: A field may not change while the run goes on.
-            SpecError: A value is not allowed.
-        """
-        knobs = self.knobs()
-        fixed = [n for n in changes if n in knobs and not knobs[n].live]
-        if live_only and fixed:
-            live = ", ".join(n for n, k in knobs.items() if k.live)
-            raise ControlError(
-                f"{', '.join(fixed)} cannot change while the run goes on; live fields: {live}; start a new run instead"
-            )
-        return type(self).make({**self.model_dump(), **changes})
-
-    def digest(self) -> str:
-        """Return a short hash of the values: the key under which a prediction of this Spec is kept."""
-        return hashlib.sha256(json.dumps(self.model_dump(), sort_keys=True).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)
 class Verb:
-    """Something that can be done *to* a run, with its arguments: `checkpoint`, `kill`, `submit`."""
+    """Something that can be done *to* a run: `checkpoint`, `kill`, `submit`; `arguments` declares its values as knobs."""
 
     name: str
     help: str
-    arguments: Mapping[str, Knob] | None = None
+    arguments: type[Fields] = Fields
 
 
 #: What every experiment can do, because the runtime does it.
@@ -234,6 +40,65 @@ COMMON_VERBS = (
     Verb("checkpoint", "Write the state to disk at the next boundary."),
     Verb("stop", "Finish the tick, write a checkpoint and end."),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """One plot over a swept field: the model as a line, a point for each segment.
+
+    Attributes:
+        swept: The Spec field on the x axis.
+        quantity: On the y axis.
+        relative: Drawn relative to one, as speed-up and efficiency.
+    """
+
+    swept: str
+    quantity: str
+    relative: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """A record of intervals, drawn as bars in lanes over time; `Prediction.extra[record]` holds the same columns, predicted.
+
+    Attributes:
+        record: A table of `Experiment.records` with the columns below.
+        lane, label, start, end: Its columns: the row of the chart, what the bar is, and seconds of the run.
+        lanes, bars: What a lane and a bar are called ("Node", "Job").
+    """
+
+    record: str
+    lane: str
+    label: str
+    start: str
+    end: str
+    lanes: str
+    bars: str
+
+
+@dataclass(frozen=True, slots=True)
+class Companion:
+    """A process beside the ranks, for what cannot be one: `python -m module RUN INCARNATION`, under the same supervisor."""
+
+    name: str
+    module: str
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What one segment left behind besides samples.
+
+    Attributes:
+        begun_s, steady_s, ended_s: Monotonic time of its beginning, of the end of its warm-up, and of its last tick.
+        records: Its rows of each table of `Experiment.records`, with `node` and `t_s` (monotonic, when written).
+        run: The rows of all segments so far, where a quantity belongs to the whole run.
+    """
+
+    begun_s: float
+    steady_s: float
+    ended_s: float
+    records: Mapping[str, pd.DataFrame]
+    run: Mapping[str, pd.DataFrame]
 
 
 class Experiment(ABC):
@@ -247,11 +112,14 @@ class Experiment(ABC):
         tick: What one tick is called ("step").
         compared: Quantities shown side by side, most important first.
         parts: Quantities that add up to `compared[0]`.
-        curve: (swept field, quantity) of the scaling plot.
+        curves: Plots over a swept field.
         settle_ticks: Ticks of a segment that are warm-up and not compared.
         min_ticks: Ticks after warm-up that make a median; a shorter segment is shown as transient.
         live_series: Quantities drawn over ticks.
         verbs: Beyond COMMON_VERBS.
+        quantities: Own entries of the vocabulary.
+        records: Tables that nodes write a row to for each thing that happens, by name with their columns (all numbers).
+        timeline: A record to draw over time.
     """
 
     name: ClassVar[str]
@@ -261,11 +129,14 @@ class Experiment(ABC):
     tick: ClassVar[str] = "step"
     compared: ClassVar[tuple[str, ...]] = ()
     parts: ClassVar[tuple[str, ...]] = ()
-    curve: ClassVar[tuple[str, str] | None] = None
+    curves: ClassVar[tuple[Curve, ...]] = ()
     settle_ticks: ClassVar[int] = 5
     min_ticks: ClassVar[int] = 10
     live_series: ClassVar[tuple[str, ...]] = ()
     verbs: ClassVar[tuple[Verb, ...]] = ()
+    quantities: ClassVar[tuple[Quantity, ...]] = ()
+    records: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    timeline: ClassVar[Timeline | None] = None
 
     @abstractmethod
     def predict(self, spec: Spec, machine: Machine, **over: Any) -> Prediction:
@@ -280,8 +151,22 @@ class Experiment(ABC):
             ModelInputError: Outside the model's domain.
         """
 
-    def reference_curves(self, spec: Spec, machine: Machine, values: Sequence[float]) -> dict[str, Any]:
+    def sweep(self, spec: Spec, machine: Machine, curve: Curve) -> Sequence[float]:
+        """Return where to draw the model of `curve`: by default each count to twice the cores, or 40 values to twice the present one."""
+        if self.spec.knobs()[curve.swept].kind == "int":
+            return range(1, max(2 * machine.cores, 4, int(getattr(spec, curve.swept))) + 1)
+        return [2 * getattr(spec, curve.swept) * (i + 1) / 40 for i in range(40)]
+
+    def reference_curves(self, spec: Spec, machine: Machine, curve: Curve, values: Sequence[float]) -> dict[str, Any]:
         """Return named reference curves (ideal, Amdahl ...) of `curve` over `values`; empty where there are none."""
+        return {}
+
+    def companions(self, spec: Spec) -> tuple[Companion, ...]:
+        """Return the processes that a run of `spec` needs beside its ranks."""
+        return ()
+
+    def distil(self, spec: Spec, machine: Machine, observed: Observed) -> dict[str, Value]:
+        """Return what only a segment's records tell: percentiles, waits. They replace the medians of samples of the same name."""
         return {}
 
     def derive(self, spec: Spec, machine: Machine, measured: Mapping[str, Value], elapsed_s: float) -> dict[str, Value]:
@@ -319,66 +204,6 @@ def experiment(name: str) -> Experiment:
     """
     for entry in entry_points(group=GROUP, name=name):
         found: Experiment = entry.load()()
+        register(found.quantities)
         return found
     raise UnknownNameError(f"no experiment {name!r}; {near(name, experiment_names())}")
-
-
-def _knob_of(name: str, info: FieldInfo) -> Knob:
-    declared: Any = info.json_schema_extra or {}
-    extra: dict[str, Any] = declared.get(KNOB, {})
-    low = next((m.ge for m in info.metadata if hasattr(m, "ge")), None)
-    high = next((m.le for m in info.metadata if hasattr(m, "le")), None)
-    kinds: dict[Any, Kind] = {int: "int", float: "float", bool: "bool"}
-    kind: Kind = "choice" if extra.get("choices") else kinds.get(_base(info.annotation), "text")
-    return Knob(
-        name,
-        extra.get("label") or _label(name, extra.get("unit", "")),
-        kind,
-        info.default,
-        info.description or "",
-        extra.get("unit", ""),
-        low,
-        high,
-        tuple(extra.get("choices") or ()),
-        extra.get("live", False),
-        extra.get("log", False),
-        extra.get("group", ""),
-        extra.get("step"),
-    )
-
-
-def _label(name: str, unit: str) -> str:
-    """Return a field's name for people, without the suffix that states its unit; the value is shown with it."""
-    suffix = {"s": "_s", "B": "_bytes", "B/s": "_bytes_per_s"}.get(unit, "")
-    return name.removesuffix(suffix).replace("_", " ").capitalize()
-
-
-def _base(annotation: Any) -> Any:
-    if get_origin(annotation) is None:
-        return annotation
-    return next((a for a in get_args(annotation) if a is not type(None)), str)
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
-
-
-def _plain(knob: Knob, value: Any) -> Any:
-    """Accept what is the same number in another type (2.0 for 2, numpy scalars), and nothing else."""
-    if hasattr(value, "item"):
-        value = value.item()
-    if knob.kind == "float" and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if knob.kind == "int" and isinstance(value, float) and math.isfinite(value) and value.is_integer():
-        return int(value)
-    return value
-
-
-def _explain(knobs: Mapping[str, Knob], error: Any) -> str:
-    name = str(error["loc"][0]) if error["loc"] else "spec"
-    if name not in knobs:
-        return str(error["msg"]).removeprefix("Value error, ")
-    return f"{name}: got {error['input']!r}; allowed: {knobs[name].allowed}"

@@ -7,7 +7,7 @@ Names carry their unit as a suffix and hold SI base units; only `show` converts,
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -205,6 +205,19 @@ QUANTITIES: dict[str, Quantity] = _table(
 )
 
 
+def register(quantities: Iterable[Quantity]) -> None:
+    """Add an experiment's own entries to the vocabulary.
+
+    Raises:
+        ValueError: A name that means something else already.
+    """
+    for q in quantities:
+        if QUANTITIES.setdefault(q.name, q) != q:
+            raise ValueError(
+                f"quantity {q.name!r} is in the vocabulary already, with another meaning; choose another name"
+            )
+
+
 def quantity(name: str) -> Quantity:
     """Return the definition of `name`.
 
@@ -251,7 +264,7 @@ def show(name_or_unit: str, value: float | None) -> str:
         return _scaled(value, _IEC)
     if unit == "frac":
         return f"{value * 100:.3g} %"
-    if unit in {"flop", "flop/s", "B/s", "samples/s"}:
+    if unit in {"flop", "flop/s", "B/s"} or unit.endswith("/s"):
         return _scaled(value, _SI, unit)
     if unit in {"J", "W", "gCO2e", "g"}:
         big = abs(value) >= 1000

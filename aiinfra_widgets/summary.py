@@ -8,7 +8,7 @@ from .comparison import compare
 from .runs.reader import RunReader
 from .runs.status import status, traceback_of
 
-FORMAT = 1
+FORMAT = 2
 
 
 def summary(reader: RunReader) -> dict[str, Any]:
@@ -18,7 +18,7 @@ def summary(reader: RunReader) -> dict[str, Any]:
         reader: Of the run; it is polled here.
 
     Returns:
-        Plain JSON types. Each segment has `nodes`, `first_step`, `steps`, and by quantity `predicted`, `measured`,
+        Plain JSON types. Each segment has `nodes`, `first_tick`, `ticks`, and by quantity `predicted`, `measured`,
         `relative_error`, `method`; None is "not known". Times are in seconds of the monotonic clock of the machine.
     """
     reader.poll()
@@ -30,7 +30,7 @@ def summary(reader: RunReader) -> dict[str, Any]:
         "status": now.state,
         "message": now.message,
         "next": now.next_step or None,
-        "last_step": {str(node): tick for node, tick in sorted(now.last_tick.items())},
+        "last_tick": {str(node): tick for node, tick in sorted(now.last_tick.items())},
         "machine": reader.machine.id,
         "calibrated": reader.machine.calibrated,
         "segments": [compare(reader.experiment, s).to_json() for s in reader.segments()],

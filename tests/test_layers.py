@@ -20,6 +20,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("quantities",),
     ("machine", "models"),
+    ("spec",),
     ("experiment",),
     ("runs",),
     ("comparison", "launch", "ranks", "workloads"),

@@ -86,7 +86,7 @@ def runs(rows: list[dict[str, Any]]) -> None:
             str(r.get("experiment", "")),
             _state(r["status"]),
             str(r.get("nodes", "")),
-            str(r.get("steps", "")),
+            str(r.get("ticks", "")),
             escape(r["message"]),
         )
     _out().print(table)

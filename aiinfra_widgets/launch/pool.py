@@ -82,7 +82,7 @@ class Pool:
             event("queued", **_read(self.path / "supervisor.json"), pool=str(self.path))
         finally:
             event.close()
-        size = max(spec.nodes, room or 0)
+        size = max(spec.ranks, room or 0)
         write_job(self.path, run, incarnation, size, detached=detached, spec=spec.model_dump())
 
     def close(self, wait_s: float = 8.0) -> None:

@@ -66,7 +66,8 @@ def parse_changes(exp: Experiment, spec: Spec, texts: Iterable[str]) -> list[Cha
 
 def room_for(spec: Spec, changes: Iterable[Change], room: int | None) -> int:
     """Return how many ranks to hold: what was asked, else the largest node count that is written down."""
-    return room if room is not None else max([spec.nodes, *(c.fields.get("nodes", 1) for c in changes)])
+    most = max([spec.nodes, *(c.fields.get("nodes", 1) for c in changes)])
+    return room if room is not None else most + spec.coordinators
 
 
 def ask_all(session: Any, reader: Any, changes: Iterable[Change]) -> None:
@@ -77,6 +78,6 @@ def ask_all(session: Any, reader: Any, changes: Iterable[Change]) -> None:
     machine: Machine = session.machine
     for change in changes:
         if "nodes" in change.fields:
-            admit(change.fields["nodes"], machine)
+            admit(change.fields["nodes"] + spec.coordinators, machine)
         control.ask(reader.run, spec, change.fields or None, verb=change.verb, by="schedule", at_tick=change.at_tick)
         spec = spec.changed(change.fields) if change.fields else spec

@@ -60,7 +60,7 @@ class Session:
             LaunchError: No launcher.
             StorageError: No place for the run.
         """
-        admit(max(spec.nodes, room or 0), self.machine)
+        admit(max(spec.ranks, room or 0), self.machine)
         local.mpiexec()
         run = layout.create(self.runs, name, spec, self.machine, note=note)
         return self._submit(run, spec, room, detached)
@@ -86,7 +86,8 @@ class Session:
         return self._submit(run, reader.spec, room, detached)
 
     def _submit(self, run: RunDir, spec: Spec, room: int | None, detached: bool) -> RunReader:
-        size = max(spec.nodes, room if room is not None else min(2 * self.machine.cores, 8))
+        roomy = min(2 * self.machine.cores, 8) + spec.coordinators
+        size = max(spec.ranks, room if room is not None else roomy)
         self.ready(size)
         assert self.pool is not None
         self.pool.submit(run, spec, room=size, detached=detached)
@@ -125,7 +126,7 @@ class Session:
         if status(reader).final:
             raise ControlError(f"run {reader.run.id} has ended; resume it or start a new one")
         if changes and isinstance(changes.get("nodes"), int):
-            admit(changes["nodes"], self.machine)
+            admit(changes["nodes"] + reader.asked.coordinators, self.machine)
         return control.ask(reader.run, reader.spec, changes, verb=verb, by=by, **more)
 
     def stop(self, reader: RunReader, *, wait_s: float = 10.0, by: str = "lab") -> Status:

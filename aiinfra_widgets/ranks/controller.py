@@ -5,15 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from ..errors import ControlError, LabError, near
 from ..experiment import Experiment, Spec
 from ..machine.limits import admit
 from ..machine.profile import Machine
-from ..runs.control import Request, read
+from ..runs.control import Request, arguments_of, read
 from ..runs.layout import RunDir
 from ..runs.writer import EventWriter
 
@@ -37,6 +37,16 @@ class Plan:
     relaunch: int = 0
 
 
+class Accepts(Protocol):
+    """What only the programme can see to be impossible, it refuses by raising a LabError."""
+
+    def accept(self, spec: Spec) -> None:
+        """See `node.Program`."""
+
+    def accept_verb(self, spec: Spec, verb: str, arguments: Mapping[str, Any]) -> None:
+        """See `node.Program`."""
+
+
 class Controller:
     """Lives on the first active node; a new one takes over from the files when that node dies."""
 
@@ -46,9 +56,9 @@ class Controller:
         exp: Experiment,
         machine: Machine,
         event: EventWriter,
-        accept: Callable[[Spec], None] = lambda spec: None,
+        program: Accepts | None = None,
     ) -> None:
-        self.run, self.exp, self.machine, self.event, self.accept = run, exp, machine, event, accept
+        self.run, self.exp, self.machine, self.event, self.program = run, exp, machine, event, program
         self.paused = False
         self._waiting: dict[str, Request] = {}
         self._decided: list[str] = []
@@ -138,12 +148,17 @@ class Controller:
         if not request.changes and not request.verb:
             raise ControlError("nothing was asked: give live fields to change, or a verb")
         then = spec.changed(request.changes) if request.changes else spec
-        self.accept(then)
-        if then.nodes > len(alive):
-            admit(then.nodes, self.machine)
+        if self.program:
+            self.program.accept(then)
+        own = request.verb in {v.name for v in self.exp.verbs}
+        arguments = arguments_of(self.exp.all_verbs()[request.verb], request.arguments) if own else request.arguments
+        if own and self.program:
+            self.program.accept_verb(then, request.verb, arguments)
+        if then.ranks > len(alive):
+            admit(then.ranks, self.machine)
             plan.relaunch = then.nodes
-        elif then.nodes != len(plan.members):
-            plan.members, plan.relaunch = alive[: then.nodes], 0
+        elif then.ranks != len(plan.members):
+            plan.members, plan.relaunch = alive[: then.ranks], 0
         else:
             plan.relaunch = 0
         match request.verb:
@@ -159,6 +174,6 @@ class Controller:
                 plan.end = "interrupted" if request.arguments.get("orphaned") is True else "stopped"
                 plan.message = str(request.arguments.get("why", "")) or f"stopped by {request.by}"
             case verb:
-                plan.verbs.append((verb, dict(request.arguments)))
+                plan.verbs.append((verb, dict(arguments)))
         plan.requests.append(request.id)
         return then

@@ -6,6 +6,7 @@ from typing import Any, cast
 
 from mpi4py import MPI
 
+from ..errors import LabError
 from ..experiment import Spec
 
 #: Error classes that mean "somebody died", not "somebody made a mistake".
@@ -31,8 +32,17 @@ def acknowledge(world: MPI.Intracomm) -> None:
     world.Ack_failed(world.Get_failed().size)
 
 
-def spec_for(spec: Spec, nodes: int) -> Spec:
-    """Return the Spec for those who are left: fewer nodes, and no slow node where that place is gone."""
+def spec_for(spec: Spec, ranks: int) -> Spec:
+    """Return the Spec for those who are left: fewer nodes, and no slow node where that place is gone.
+
+    Raises:
+        LabError: Too few are left to work at all.
+    """
+    nodes = ranks - spec.coordinators
+    if nodes < 1:
+        raise LabError(
+            f"{ranks} rank is left, and this experiment needs {1 + spec.coordinators}; resume the run to go on"
+        )
     changes: dict[str, Any] = {"nodes": nodes}
     if getattr(spec, "slow_node", -1) >= nodes:
         changes["slow_node"] = -1

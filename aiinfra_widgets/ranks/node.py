@@ -14,7 +14,9 @@ from mpi4py import MPI
 
 from ..experiment import Spec
 from ..machine.profile import Machine
-from ..runs.writer import EventWriter
+from ..runs.control import ask
+from ..runs.layout import RunDir
+from ..runs.writer import EventWriter, RecordWriter
 from .link import InjectedLink
 
 Arrays = dict[str, np.ndarray[Any, Any]]
@@ -31,11 +33,17 @@ class Node:
         link: Injected delay between nodes.
         cache: Folder for generated data.
         event: Appends to this node's event log.
+        record: Appends a row to a record of the experiment: table, segment, numbers.
+        folder: Where the programme may keep files of its own, inside the run.
+        segment: Index of the segment that goes on.
+        paused_s: Seconds that the run was held, so that a programme with a clock of its own can leave them out.
         ballot: Set by the runtime before each tick: not 0 on the controller when it has a plan.
         verdict: Sum of the ballots; a programme that `agrees` sets it on every active node during the tick.
     """
 
-    def __init__(self, world: MPI.Intracomm, machine: Machine, cache: Path, event: EventWriter) -> None:
+    def __init__(
+        self, world: MPI.Intracomm, machine: Machine, cache: Path, event: EventWriter, run: RunDir, record: RecordWriter
+    ) -> None:
         self.world = world
         self.id: int = world.rank
         self.comm: Any = MPI.COMM_NULL  # an Intracomm while active
@@ -43,8 +51,21 @@ class Node:
         self.cache = cache
         self.link = InjectedLink()
         self.event = event
+        self.record = record
+        self.run = run
+        self.folder = run.work
+        self.segment = -1
+        self.paused_s = 0.0
         self.ballot = 0
         self.verdict = 0
+
+    def ask(self, spec: Spec, changes: Mapping[str, Any], by: str) -> str:
+        """Ask for live changes of the run, as a person would, and return the request's id.
+
+        Raises:
+            ControlError, SpecError: See `runs.control.ask`.
+        """
+        return ask(self.run, spec, changes, by=by).id
 
     @property
     def rank(self) -> int:
@@ -95,6 +116,9 @@ class Program(ABC):
 
     def accept(self, spec: Spec) -> None:  # noqa: B027 - most programmes take whatever the Spec allows
         """Refuse, by raising a LabError, a change of `spec` that only the programme can see to be impossible."""
+
+    def accept_verb(self, spec: Spec, verb: str, arguments: Mapping[str, Any]) -> None:  # noqa: B027 - as above
+        """Refuse, by raising a LabError, a verb that only the programme can see to be impossible; asked on the controller."""
 
     def between(self) -> None:  # noqa: B027 - most programmes have nothing to do here
         """Do what is not part of a tick (evaluate, write a summary); its time is not counted."""

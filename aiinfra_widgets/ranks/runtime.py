@@ -21,11 +21,10 @@ from mpi4py import MPI
 
 from ..errors import StorageError
 from ..experiment import Experiment, Spec, experiment
-from ..machine.profile import Machine
 from ..runs.jobs import write_job
 from ..runs.layout import RunDir, write_json
 from ..runs.reader import last_segment
-from ..runs.writer import EventWriter, SampleWriter
+from ..runs.writer import EventWriter, RecordWriter, SampleWriter
 from . import checkpoint, failures
 from .controller import Controller, Plan
 from .metering import Meter, ResidentMemory
@@ -43,14 +42,15 @@ class Runtime:
         self.incarnation, self.detached = int(job["incarnation"]), bool(job.get("detached"))
         self.pool, self.generation = pool, generation
         self.event = EventWriter(self.run, self.incarnation, world.rank)
-        self.samples = SampleWriter(self.run, self.incarnation, world.rank)
         manifest = self.run.read_manifest()
         self.exp: Experiment = experiment(manifest["experiment"])
-        self.node = Node(world, Machine.from_json(json.loads(self.run.machine.read_text())), cache, self.event)
+        records = RecordWriter(self.run, self.incarnation, world.rank, self.exp.records)
+        self.samples = SampleWriter(self.run, self.incarnation, world.rank, records)
+        self.node = Node(world, self.run.read_machine(), cache, self.event, self.run, records)
         restored = checkpoint.load(self.run)
         self.spec: Spec = self.exp.spec.make(job.get("spec") or (restored[0]["spec"] if restored else manifest["spec"]))
         self.segment = last_segment(self.run)
-        self.members = list(range(self.spec.nodes))
+        self.members = list(range(self.spec.ranks))
         self.paused = self.lost = False
         self.word = np.zeros(1, np.int64)
         self.plan: Plan | None = None
@@ -58,7 +58,7 @@ class Runtime:
         self.program: Program = _load(self.exp.program)(self.spec, self.node)
         if restored:
             self._restore(restored[0]["tick"], restored[1])
-        self.controller = Controller(self.run, self.exp, self.node.machine, self.event, self.program.accept)
+        self.controller = Controller(self.run, self.exp, self.node.machine, self.event, self.program)
         self.checkpoints = checkpoint.CheckpointWriter(self.run)
         self.meter = Meter(self.event, leader=world.Split_type(MPI.COMM_TYPE_SHARED).rank == 0)
         self.memory, self._metered_s = ResidentMemory(), 0.0
@@ -179,7 +179,7 @@ class Runtime:
         """While paused: the controller sleeps until it has a plan and then wakes the others, who sleep too."""
         if not self.paused:
             return
-        comm = self.node.comm
+        comm, begun_s = self.node.comm, time.monotonic()
         if self.node.controller:
             while self.plan is None:
                 time.sleep(PAUSE_S)
@@ -191,6 +191,7 @@ class Runtime:
             while (status := wait_for(comm, WAKE, 0)) is None:
                 self.samples.beat_if_due()
             receive_json(comm, status, WAKE)
+        self.node.paused_s += time.monotonic() - begun_s
 
     def _execute(self, plan: Plan) -> str:
         """Carry out a plan; return how the run ended, or ""."""
@@ -264,11 +265,11 @@ class Runtime:
 
     def _begin_segment(self, cause: str) -> None:
         self.segment += 1
+        self.node.segment = self.segment
         self.meter.read(force=True)
         if self.node.controller:
-            self.event(
-                "segment", segment=self.segment, tick=self.program.tick, spec=self.spec.model_dump(), members=self.members, cause=cause,
-            )  # fmt: skip
+            about = {"tick": self.program.tick, "spec": self.spec.model_dump(), "members": self.members, "cause": cause}
+            self.event("segment", segment=self.segment, **about)
 
     def _acknowledge(self, plan: Plan, begun_s: float) -> None:
         if self.node.controller:
@@ -298,9 +299,8 @@ class Runtime:
         self.plan, node.ballot, node.verdict = None, 0, 0
         self.controller.again(self.paused)
         node.comm = failures.survivors(node.comm)
-        mine = np.array([node.id, self.program.tick], np.int64)
         seen = np.empty((node.size, 2), np.int64)
-        node.comm.Allgather(mine, seen)
+        node.comm.Allgather(np.array([node.id, self.program.tick], np.int64), seen)
         self.members = [int(i) for i in seen[:, 0]]
         self._share(int(np.argmax(seen[:, 1])))
         self.spec = failures.spec_for(self.spec, len(self.members))
@@ -335,7 +335,8 @@ class Runtime:
             if state == "done":
                 self._checkpoint(Plan(self.spec.model_dump(), self.members, 0.0, end="done"))
             if state == "relaunch":
-                write_job(self.pool, self.run, self.incarnation + 1, int(more["nodes"]), detached=self.detached)
+                size = int(more["nodes"]) + self.spec.coordinators
+                write_job(self.pool, self.run, self.incarnation + 1, size, detached=self.detached)
             else:
                 self.controller.refuse_rest(self.program.tick, scheduled=state == "done")
             self._sentinel(state, message, **more)

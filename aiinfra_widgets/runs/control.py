@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import ControlError, near
-from ..experiment import Knob, Spec, experiment
+from ..errors import ControlError, SpecError, near
+from ..experiment import Spec, Verb, experiment
 from .layout import RunDir, keep_prediction, write_json
 
 #: A request is a few hundred bytes; more is something else.
@@ -80,7 +80,7 @@ def ask(
         verbs = exp.all_verbs()
         if verb not in verbs:
             raise ControlError(f"{exp.name} cannot {verb!r}; {near(verb, verbs)}")
-        args = _arguments(verb, verbs[verb].arguments or {}, arguments or {})
+        args = arguments_of(verbs[verb], arguments or {})
     stamp = f"{time.time_ns():020d}-{secrets.token_hex(2)}"
     request = Request(stamp, by, plain, verb, args, at_tick, time.time())
     write_json(run.inbox / f"{request.id}.json", asdict(request))
@@ -170,16 +170,13 @@ def wait_decided(
     return None
 
 
-def _arguments(verb: str, knobs: Mapping[str, Knob], given: Mapping[str, Any]) -> dict[str, Any]:
-    unknown = [n for n in given if n not in knobs]
-    if unknown:
-        raise ControlError(f"{verb} has no argument {unknown[0]!r}; {near(unknown[0], knobs)}")
-    args = {}
-    for name, knob in knobs.items():
-        value = given.get(name, knob.default)
-        value = knob.parse(value) if isinstance(value, str) else value
-        low, high = knob.low, knob.high
-        if (low is not None and value < low) or (high is not None and value > high):
-            raise ControlError(f"{verb}: {name} is {value!r}; allowed: {knob.allowed}")
-        args[name] = value
-    return args
+def arguments_of(verb: Verb, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the checked arguments of a verb, defaults filled in.
+
+    Raises:
+        ControlError: What is wrong with which of them.
+    """
+    try:
+        return verb.arguments.make(given).model_dump()
+    except SpecError as error:
+        raise ControlError(f"{verb.name}: {error}") from error

@@ -83,6 +83,15 @@ class RunDir:
         """Events of one node, or of the launcher."""
         return self.path / "events" / f"{incarnation}-{writer}.jsonl"
 
+    def records(self, incarnation: int, node: int, table: str) -> Path:
+        """Rows of one record of one node: CSV, one line for each thing that happened."""
+        return self.path / "records" / f"{incarnation}-{node}-{table}.csv"
+
+    @property
+    def work(self) -> Path:
+        """What the experiment's programme keeps for itself."""
+        return self.path / "work"
+
     def heartbeat(self, incarnation: int, node: int) -> Path:
         """Its modification time says when the node last reached a boundary."""
         return self.path / "heartbeats" / f"{incarnation}-{node}"
@@ -97,7 +106,7 @@ class RunDir:
 
     def folders(self) -> tuple[Path, ...]:
         """Every folder of a run."""
-        names = ("predictions", "samples", "events", "heartbeats", "logs", "outcomes", "checkpoints")
+        names = ("predictions", "samples", "records", "events", "heartbeats", "logs", "outcomes", "checkpoints", "work")
         return (*(self.path / n for n in names), self.inbox, self.taken)
 
     def read_manifest(self) -> dict[str, Any]:

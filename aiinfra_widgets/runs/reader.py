@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..experiment import Experiment, Spec, experiment
+from ..errors import UnknownNameError, near
+from ..experiment import Experiment, Observed, Spec, experiment
 from ..machine.profile import Machine
 from ..quantities import QUANTITIES, Prediction, Value
 from .growing import Growing
 from .layout import RunDir, incarnation_of
-from .writer import HEAD
+from .writer import HEAD, RECORD_HEAD
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -93,6 +94,8 @@ class RunReader:
         self._latest: dict[int, dict[str, float]] = {}
         self._nodes = Growing(("incarnation", "node", *HEAD))
         self._ticks = Growing(("incarnation", *HEAD))
+        self._records: dict[str, Growing] = {}
+        self._kept: dict[int, tuple[Any, dict[str, Value]]] = {}
 
     @cached_property
     def experiment(self) -> Experiment:
@@ -112,6 +115,7 @@ class RunReader:
     def poll(self) -> bool:
         """Read what is new; return whether anything was."""
         fresh = self.poll_events()
+        fresh = self._poll_records() or fresh
         return self._poll_samples() or fresh
 
     # --- events -------------------------------------------------------------------------------------------------
@@ -151,21 +155,11 @@ class RunReader:
 
         frames = []
         for path in self._files("samples", ".csv"):
-            data = self._tail(path)
-            if not data:
+            frame = self._fresh_rows(path, HEAD)
+            if frame is None:
                 continue
-            if path not in self._columns:
-                head, _, data = data.partition(b"\n")
-                self._columns[path] = head.decode().split(",")
-            if not data:
-                continue
-            incarnation, node = (int(x) for x in path.stem.split("-"))
-            frame = _rows(data, self._columns[path])
-            if frame.empty:
-                continue
-            frame.insert(0, "node", node)
-            frame.insert(0, "incarnation", incarnation)
             frames.append(frame)
+            node = int(frame["node"].iloc[0])
             self._latest[node] = {str(k): float(v) for k, v in frame.iloc[-1].items()}
         if not frames:
             return False
@@ -173,6 +167,45 @@ class RunReader:
         self._nodes.append(fresh)
         self._merge(fresh)
         return True
+
+    def _fresh_rows(self, path: Path, head: tuple[str, ...]) -> pd.DataFrame | None:
+        """Return what was appended to a file of samples or records since the last look, with its incarnation and node."""
+        data = self._tail(path)
+        if data and path not in self._columns:
+            first, _, data = data.partition(b"\n")
+            self._columns[path] = first.decode().split(",")
+        if not data:
+            return None
+        incarnation, node = (int(x) for x in path.stem.split("-")[:2])
+        frame = _rows(data, self._columns[path], head)
+        if frame.empty:
+            return None
+        frame.insert(0, "node", node)
+        frame.insert(0, "incarnation", incarnation)
+        return frame
+
+    # --- records ------------------------------------------------------------------------------------------------
+    def _poll_records(self) -> bool:
+        fresh = False
+        for table, columns in self.experiment.records.items():
+            for path in self._files("records", f"-{table}.csv"):
+                frame = self._fresh_rows(path, RECORD_HEAD)
+                if frame is not None:
+                    whole = ("incarnation", "node", *RECORD_HEAD, *columns)
+                    self._records.setdefault(table, Growing(whole)).append(frame)
+                    fresh = True
+        return fresh
+
+    def records(self, table: str) -> pd.DataFrame:
+        """Return every row of one record of the experiment, in the order in which they were read.
+
+        Raises:
+            UnknownNameError: The experiment declares no such record.
+        """
+        declared = self.experiment.records
+        if table not in declared:
+            raise UnknownNameError(f"{self.experiment.name} has no record {table!r}; {near(table, declared)}")
+        return self._records.get(table, Growing(("incarnation", "node", *RECORD_HEAD, *declared[table]))).frame()
 
     def _merge(self, fresh: pd.DataFrame) -> None:
         """Combine the rows of all nodes of a tick, once every node of that tick has reported."""
@@ -238,7 +271,20 @@ class RunReader:
             if name in QUANTITIES:
                 segment.values[name] = _summary(name, steady[name].to_numpy(dtype=float))
         self._count_energy(segment)
+        if exp.records:
+            settled = min(exp.settle_ticks, len(rows)) - 1
+            segment.values.update(self._distilled(segment, float(times[settled]) if settled >= 0 else segment.t_s))
         segment.values.update(exp.derive(segment.spec, self.machine, segment.values, segment.elapsed_s))
+
+    def _distilled(self, segment: Segment, steady_s: float) -> dict[str, Value]:
+        """What the records of a segment tell; kept, for it costs a look at all of them, until there are more."""
+        run = {t: self.records(t) for t in self.experiment.records}
+        mine = {t: rows[rows["segment"].to_numpy() == segment.index] for t, rows in run.items()}
+        key = (segment.ticks, *(len(rows) for rows in mine.values()), *(len(rows) for rows in run.values()))
+        if self._kept.get(segment.index, (None,))[0] != key:
+            seen = Observed(segment.t_s, steady_s, segment.t_s + segment.elapsed_s, mine, run)
+            self._kept[segment.index] = (key, self.experiment.distil(segment.spec, self.machine, seen))
+        return self._kept[segment.index][1]
 
     def _count_energy(self, segment: Segment) -> None:
         """Energy of a segment by its host's counter, between the readings at its boundaries; nothing without a counter."""
@@ -274,15 +320,17 @@ class RunReader:
 _COMBINE = {"max": "max", "mean": "mean", "sum": "sum", "first": "first"}
 
 
-def _rows(data: bytes, columns: list[str]) -> pd.DataFrame:
-    """Whole lines of a sample file as numbers; a line that a full disk tore and that was written on is left out."""
+def _rows(data: bytes, columns: list[str], head: tuple[str, ...]) -> pd.DataFrame:
+    """Whole lines of a file of samples or records as numbers; a line that a full disk tore and that was written on is left out."""
     import pandas as pd
 
     frame = pd.read_csv(io.BytesIO(data), names=columns, on_bad_lines="skip", encoding_errors="replace")
     if not all(pd.api.types.is_numeric_dtype(frame[c]) for c in columns):
         frame = frame.apply(pd.to_numeric, errors="coerce")
-    whole = frame[list(HEAD)].notna().all(axis=1)
-    return frame if whole.all() else frame[whole].astype(dict.fromkeys(("tick", "nodes", "segment"), "int64"))
+    whole = frame[list(head)].notna().all(axis=1)
+    if whole.all():
+        return frame
+    return frame[whole].astype({c: "int64" for c in ("tick", "nodes", "segment") if c in frame})
 
 
 def _combine(column: str) -> str:

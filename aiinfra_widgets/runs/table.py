@@ -32,7 +32,7 @@ def listing(folder: Path, *, most: int = 200) -> list[dict[str, Any]]:
             rows.append(
                 {
                     "run": run.id, "experiment": manifest["experiment"], "status": now.state, "nodes": reader.spec.nodes,
-                    "steps": max(now.last_tick.values(), default=0), "made_at": manifest["made_at"], "message": now.message,
+                    "ticks": max(now.last_tick.values(), default=0), "made_at": manifest["made_at"], "message": now.message,
                     "note": manifest.get("note", ""), "workload": spec.get("workload", ""), "path": str(run.path),
                 }
             )  # fmt: skip

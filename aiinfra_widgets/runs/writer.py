@@ -11,6 +11,7 @@ import math
 import os
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from ..errors import StorageError
@@ -20,6 +21,8 @@ FLUSH_S = 0.1
 BEAT_S = 0.25
 #: Columns that every sample begins with.
 HEAD = ("tick", "t_s", "nodes", "segment")
+#: Columns that every row of a record begins with.
+RECORD_HEAD = ("t_s", "segment")
 
 
 class EventWriter:
@@ -43,10 +46,53 @@ class EventWriter:
         os.close(self._file)
 
 
-class SampleWriter:
-    """Appends samples of one node as CSV. The columns are fixed by the first sample."""
+class RecordWriter:
+    """Appends rows of one node to the experiment's records, as CSV; a table's file is made with its first row."""
 
-    def __init__(self, run: RunDir, incarnation: int, node: int) -> None:
+    def __init__(self, run: RunDir, incarnation: int, node: int, tables: Mapping[str, tuple[str, ...]]) -> None:
+        self._path = partial(run.records, incarnation, node)
+        self._tables = tables
+        self._files: dict[str, int] = {}
+        self._kept: dict[str, list[tuple[float, ...]]] = {}
+
+    def __call__(self, table: str, segment: int, row: tuple[float, ...]) -> None:
+        """Keep one row until the next flush.
+
+        Args:
+            table: Its name.
+            segment: To which the row belongs: the one in which the thing began.
+            row: Numbers in the order of the declared columns, NaN where not measured.
+        """
+        self._kept.setdefault(table, []).append((time.monotonic(), segment, *row))
+
+    def flush(self) -> None:
+        """Hand every kept row to the operating system."""
+        for table, rows in self._kept.items():
+            if not rows:
+                continue
+            lines = [] if table in self._files else [",".join((*RECORD_HEAD, *self._tables[table]))]
+            if table not in self._files:
+                path = self._path(table)
+                path.parent.mkdir(exist_ok=True)  # a run of an earlier release has no such folder
+                self._files[table] = _append_only(path)
+            for t_s, segment, *row in rows:
+                cells = ",".join(["" if v is None or v != v else f"{v:.12g}" for v in row])
+                lines.append(f"{t_s:.6f},{segment},{cells}")
+            rows.clear()
+            _write(self._files[table], ("\n".join(lines) + "\n").encode())
+
+    def close(self) -> None:
+        """Flush and release the files."""
+        self.flush()
+        for file in self._files.values():
+            os.close(file)
+
+
+class SampleWriter:
+    """Appends samples of one node as CSV. The columns are fixed by the first sample; its records are flushed with them."""
+
+    def __init__(self, run: RunDir, incarnation: int, node: int, records: RecordWriter | None = None) -> None:
+        self.records = records
         self._file = _append_only(run.samples(incarnation, node))
         self._beat = run.heartbeat(incarnation, node)
         self._beat.touch()
@@ -77,6 +123,8 @@ class SampleWriter:
     def flush(self, now: float | None = None) -> None:
         """Hand every kept sample to the operating system."""
         self._flushed_at = time.monotonic() if now is None else now
+        if self.records:
+            self.records.flush()
         if not self._kept:
             return
         lines = [",".join((*HEAD, *self._names))] if self._header else []
@@ -100,6 +148,8 @@ class SampleWriter:
     def close(self) -> None:
         """Flush and release the file."""
         self.flush()
+        if self.records:
+            self.records.close()
         os.close(self._file)
 
 

@@ -37,10 +37,10 @@ def test_a_run_prints_one_object_of_the_promised_form(aiinfra, home):
     assert Path(found["run"]).is_absolute()
     assert Path(found["run"]).parent == home / "runs"
     first, second = found["segments"]
-    assert (first["nodes"], first["first_step"]) == (2, 0)
-    assert (second["nodes"], second["first_step"]) == (1, first["steps"])
-    assert first["steps"] >= 30
-    assert first["steps"] + second["steps"] == 60
+    assert (first["nodes"], first["first_tick"]) == (2, 0)
+    assert (second["nodes"], second["first_tick"]) == (1, first["ticks"])
+    assert first["ticks"] >= 30
+    assert first["ticks"] + second["ticks"] == 60
     for segment in found["segments"]:
         step = segment["quantities"]["step_time_s"]
         assert {"predicted", "measured", "relative_error", "method"} <= set(step)
@@ -49,7 +49,7 @@ def test_a_run_prints_one_object_of_the_promised_form(aiinfra, home):
         assert step["predicted"] is None  # nothing was calibrated in this home, and nothing is made up
     assert any(e["kind"] == "resized" for e in found["events"])
     listed = aiinfra("runs", "--json").json
-    assert [(r["run"], r["status"], r["nodes"], r["steps"], r["note"]) for r in listed] == [
+    assert [(r["run"], r["status"], r["nodes"], r["ticks"], r["note"]) for r in listed] == [
         (Path(found["run"]).name, "done", 1, 60, "a <b>note</b>")
     ]
     table = aiinfra("runs").out
@@ -68,14 +68,14 @@ def test_a_run_that_was_stopped_is_resumed_by_the_end_of_its_name(aiinfra):
     assert stopped.code == 0, stopped.err
     first = stopped.json
     assert first["status"] == "stopped"
-    tick = first["segments"][0]["steps"]
+    tick = first["segments"][0]["ticks"]
     assert tick >= 40
     name = Path(first["run"]).name
     assert first["next"] == f"resume at step {tick} with: aiinfra resume {name}"
     again = aiinfra("resume", name[-4:], "--json")
     assert again.code == 0, again.err
     assert again.json["status"] == "done"
-    assert [(s["first_step"], s["steps"]) for s in again.json["segments"]] == [(0, tick), (tick, 80 - tick)]
+    assert [(s["first_tick"], s["ticks"]) for s in again.json["segments"]] == [(0, tick), (tick, 80 - tick)]
 
 
 def test_results_for_a_person(aiinfra):

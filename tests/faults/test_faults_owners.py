@@ -55,7 +55,7 @@ def test_a_killed_owner_takes_its_ranks_along_and_the_run_resumes_where_it_was(o
     again.send_signal(signal.SIGINT)
     out, _ = again.communicate(timeout=60)
     assert again.returncode == 3
-    assert [s["first_step"] for s in json.loads(out)["segments"]] == [0, kept]
+    assert [s["first_tick"] for s in json.loads(out)["segments"]] == [0, kept]
     owner.alone()
 
 
@@ -68,7 +68,7 @@ def test_ctrl_c_stops_gracefully(owner):
     found = json.loads(out)
     assert process.returncode == 3, err
     assert (found["status"], found["message"]) == ("stopped", "stopped by interrupt")
-    assert found["segments"][0]["steps"] >= 50
+    assert found["segments"][0]["ticks"] >= 50
     assert "Traceback" not in err
     owner.alone(5)
 

@@ -137,7 +137,7 @@ def test_listing_newest_first_with_status(make):
     os.rename(second.run.path, second.run.path.with_name("99999999-000000-training-ffff"))
     rows = listing(first.run.path.parent)
     assert [r["status"] for r in rows] == ["new", "done"]
-    assert (rows[1]["run"], rows[1]["nodes"], rows[1]["steps"], rows[1]["workload"]) == (
+    assert (rows[1]["run"], rows[1]["nodes"], rows[1]["ticks"], rows[1]["workload"]) == (
         first.run.id,
         2,
         7,

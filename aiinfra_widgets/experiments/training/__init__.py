@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ...experiment import Experiment, Spec
+from ...experiment import Curve, Experiment, Spec
 from ...machine.profile import Machine
 from ...quantities import Prediction, Value
 from .spec import TrainingSpec
@@ -26,7 +26,7 @@ class Training(Experiment):
     parts: ClassVar[tuple[str, ...]] = (
         "data_time_s", "compute_time_s", "exposed_comm_time_s", "straggler_wait_time_s", "injected_time_s", "runtime_time_s",
     )  # fmt: skip
-    curve: ClassVar[tuple[str, str] | None] = ("nodes", "samples_per_s")
+    curves: ClassVar[tuple[Curve, ...]] = (Curve("nodes", "samples_per_s", relative=True),)
     live_series: ClassVar[tuple[str, ...]] = ("step_time_s", "samples_per_s", "loss")
 
     def predict(self, spec: Spec, machine: Machine, **over: Any) -> Prediction:
@@ -36,7 +36,7 @@ class Training(Experiment):
         assert isinstance(spec, TrainingSpec)
         return predict(spec, machine, **over)
 
-    def reference_curves(self, spec: Spec, machine: Machine, values: Sequence[float]) -> dict[str, Any]:
+    def reference_curves(self, spec: Spec, machine: Machine, curve: Curve, values: Sequence[float]) -> dict[str, Any]:
         """Return throughput over nodes: ideal as in the articles, and Amdahl's with the serial share that was calibrated."""
         from ...models import amdahl_speedup
 
