@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
@@ -160,6 +160,10 @@ class Experiment(ABC):
     def reference_curves(self, spec: Spec, machine: Machine, curve: Curve, values: Sequence[float]) -> dict[str, Any]:
         """Return named reference curves (ideal, Amdahl ...) of `curve` over `values`; empty where there are none."""
         return {}
+
+    def foreseen(self, spec: Spec) -> Iterable[Spec]:
+        """Return what a run may turn `spec` into by itself (an autoscaler), so that it is predicted before it happens."""
+        return ()
 
     def companions(self, spec: Spec) -> tuple[Companion, ...]:
         """Return the processes that a run of `spec` needs beside its ranks."""

@@ -148,6 +148,7 @@ class Fields(BaseModel):
     """Named values with ranges, such as a verb's arguments. Immutable; unknown names, NaN and infinities are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
+    noun: ClassVar[str] = "argument"
 
     @classmethod
     @cache
@@ -166,7 +167,7 @@ class Fields(BaseModel):
         problems, clean = [], {}
         for name, value in values.items():
             if name not in knobs:
-                problems.append(f"{name}: no such field; {near(name, knobs)}")
+                problems.append(f"{name}: no such {cls.noun}; {near(name, knobs)}")
                 continue
             try:
                 clean[name] = knobs[name].parse(value) if isinstance(value, str) else _plain(knobs[name], value)
@@ -192,6 +193,7 @@ class Spec(Fields):
         coordinators: Ranks beyond `nodes` that decide for the others and do none of their work (a dispatcher, a scheduler).
     """
 
+    noun: ClassVar[str] = "field"
     coordinators: ClassVar[int] = 0
 
     nodes: int = knob(

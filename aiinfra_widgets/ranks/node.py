@@ -65,7 +65,7 @@ class Node:
         Raises:
             ControlError, SpecError: See `runs.control.ask`.
         """
-        return ask(self.run, spec, changes, by=by).id
+        return ask(self.run, spec, changes, by=by, predicted=False).id
 
     @property
     def rank(self) -> int:
@@ -122,6 +122,9 @@ class Program(ABC):
 
     def between(self) -> None:  # noqa: B027 - most programmes have nothing to do here
         """Do what is not part of a tick (evaluate, write a summary); its time is not counted."""
+
+    def close(self) -> None:  # noqa: B027 - as above
+        """Write down what is unfinished: the run ends here, by its own end or because it was asked to."""
 
     def act(self, verb: str, arguments: Mapping[str, Any]) -> None:
         """Carry out a verb that the experiment declares; called on every active node at a boundary."""

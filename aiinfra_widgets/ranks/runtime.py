@@ -63,7 +63,6 @@ class Runtime:
         self.meter = Meter(self.event, leader=world.Split_type(MPI.COMM_TYPE_SHARED).rank == 0)
         self.memory, self._metered_s = ResidentMemory(), 0.0
 
-    # --- the loop -----------------------------------------------------------------------------------------------
     def carry(self) -> str:
         """Run to the end and return how it ended: done, stopped, relaunch."""
         self._enter(self.members)
@@ -327,6 +326,7 @@ class Runtime:
     # --- the end ------------------------------------------------------------------------------------------------
     def _finish(self, state: str, message: str, **more: Any) -> str:
         """Write the outcome, then wake the idle nodes so that they return too."""
+        self.program.close()
         self.samples.flush()
         self.meter.read(force=True)
         if self.node.size > 1:

@@ -15,7 +15,7 @@ from typing import Any
 
 from ..errors import ControlError, SpecError, near
 from ..experiment import Spec, Verb, experiment
-from .layout import RunDir, keep_prediction, write_json
+from .layout import RunDir, keep_predictions, write_json
 
 #: A request is a few hundred bytes; more is something else.
 MOST_BYTES = 2**20
@@ -52,6 +52,7 @@ def ask(
     arguments: Mapping[str, Any] | None = None,
     by: str = "lab",
     at_tick: int | None = None,
+    predicted: bool = True,
 ) -> Request:
     """Validate a request, keep the prediction of what it leads to, and put it into the inbox.
 
@@ -62,6 +63,7 @@ def ask(
         verb, arguments: Something to do to the run.
         by: Who asks.
         at_tick: Earliest tick.
+        predicted: Keep the prediction; a rank that asks leaves it to what was foreseen, for predicting would hold it up.
 
     Raises:
         ControlError: Not a live field, unknown verb, or nothing asked.
@@ -74,7 +76,8 @@ def ask(
     if changes:
         then = spec.changed(changes)
         plain = {name: getattr(then, name) for name in changes}
-        keep_prediction(run, then)
+        if predicted:
+            keep_predictions(run, then)
     args: dict[str, Any] = {}
     if verb:
         verbs = exp.all_verbs()

@@ -21,7 +21,6 @@ from typing import Any
 from ..errors import RunFormatError, StorageError
 from ..experiment import Spec, experiment
 from ..machine.profile import Machine
-from ..quantities import Prediction
 from .home import make_private
 
 FORMAT = 1
@@ -232,30 +231,29 @@ def create(folder: Path, experiment_name: str, spec: Spec, machine: Machine, *, 
             "machine_id": machine.id, "versions": versions(), "note": note,
         },
     )  # fmt: skip
-    keep_prediction(run, spec)
+    keep_predictions(run, spec)
     return run
 
 
-def keep_prediction(run: RunDir, spec: Spec) -> Prediction | None:
-    """Predict `spec` on the run's machine, before it happens, and keep the result under the Spec's digest.
+def keep_predictions(run: RunDir, spec: Spec) -> None:
+    """Predict `spec`, and what the run may turn it into by itself, on the run's machine, before it happens.
 
-    Returns:
-        The prediction, or None where the model refuses; the reason is then kept in its place.
+    Each result is kept under its Spec's digest, or the model's reason to refuse in its place. What was predicted already
+    stays as it was.
     """
     from ..errors import LabError
 
-    manifest = run.read_manifest()
-    path = run.prediction(spec.digest())
-    record: dict[str, Any] = {"spec": spec.model_dump(), "made_at_s": time.time()}
-    prediction = None
-    try:
-        prediction = experiment(manifest["experiment"]).predict(spec, run.read_machine())
-        record["prediction"] = prediction.to_json()
-    except LabError as error:
-        record["refused"] = str(error)
-    if not path.exists():
+    exp, machine = experiment(run.read_manifest()["experiment"]), run.read_machine()
+    for then in (spec, *exp.foreseen(spec)):
+        path = run.prediction(then.digest())
+        if path.exists():
+            continue
+        record: dict[str, Any] = {"spec": then.model_dump(), "made_at_s": time.time()}
+        try:
+            record["prediction"] = exp.predict(then, machine).to_json()
+        except LabError as error:
+            record["refused"] = str(error)
         write_json(path, record)
-    return prediction
 
 
 def find(name: str, folder: Path) -> RunDir:

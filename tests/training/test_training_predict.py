@@ -162,7 +162,7 @@ def test_a_disturbed_calibration_is_said():
 
 
 def test_reference_curves_begin_at_one_node():
-    curves = Training().reference_curves(TrainingSpec.make({}), machine(), [1, 2, 4])
+    curves = Training().reference_curves(TrainingSpec.make({}), machine(), Training.curves[0], [1, 2, 4])
     ideal, amdahl = curves.values()
     assert ideal[2] == pytest.approx(4 * ideal[0])
     assert amdahl[0] == pytest.approx(ideal[0])
