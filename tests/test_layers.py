@@ -43,11 +43,12 @@ HEAVY: dict[str, tuple[str, ...]] = {
 #: Inside an allowed folder, files that the kernel loads as well.
 LIGHT_FILES = ("workloads/__init__.py", "workloads/catalog.py", "ranks/__init__.py")
 LAZY = ("pynvml",)
-#: `models` are pure: nothing that reads, writes, waits, draws by chance or looks at the machine.
+#: `models` are pure: nothing that reads, writes, waits, draws by chance or looks at the machine. A simulation from a seed
+#: is as deterministic as a formula (numpy's generators, heapq as its clock), so it stays pure.
 PURE = "models"
 PURE_IMPORTS = {
-    *("__future__", "abc", "bisect", "collections", "dataclasses", "enum", "fractions", "functools", "itertools"),
-    *("math", "numbers", "numpy", "operator", "statistics", "typing"),
+    *("__future__", "abc", "bisect", "collections", "dataclasses", "enum", "fractions", "functools"),
+    *("heapq", "itertools", "math", "numbers", "numpy", "operator", "statistics", "typing"),
 }
 
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
