@@ -1,0 +1,69 @@
+"""Jobs that wait, in the order of the policy, and in groups where a policy wants the first of each group."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from sortedcontainers import SortedList
+
+from .jobs import Job
+
+
+class WaitingQueue:
+    """Waiting jobs, sorted by a key; of equal keys the one submitted first comes first.
+
+    The key of a job must not change while it waits here.
+    """
+
+    def __init__(self, key: Callable[[Job], Any], group: Callable[[Job], Any]) -> None:
+        self._key, self._group = key, group
+        self.groups: dict[Any, SortedList] = {}
+        self._size = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __contains__(self, job: Job) -> bool:
+        return job.entry is not None
+
+    def __iter__(self) -> Iterator[Job]:
+        """Yield all jobs in order."""
+        lists = list(self.groups.values())
+        entries = lists[0] if len(lists) == 1 else sorted(e for entries in lists for e in entries)
+        return iter([entry[2] for entry in entries])
+
+    def add(self, job: Job) -> None:
+        """Take a job in."""
+        job.entry = (self._key(job), job.seq, job)
+        group = self._group(job)
+        entries = self.groups.get(group)
+        if entries is None:
+            entries = self.groups[group] = SortedList()
+        entries.add(job.entry)
+        self._size += 1
+
+    def remove(self, job: Job) -> None:
+        """Let a job go."""
+        group = self._group(job)
+        entries = self.groups[group]
+        entries.remove(job.entry)
+        if not entries:
+            del self.groups[group]
+        job.entry = None
+        self._size -= 1
+
+    def head(self) -> Job | None:
+        """Return the first job of all, or None."""
+        if self._size == 0:
+            return None
+        first: Job = min([entries[0] for entries in self.groups.values()])[2]
+        return first
+
+    def heads(self) -> list[Job]:
+        """Return the first job of each group, in order."""
+        return [entry[2] for entry in sorted(entries[0] for entries in self.groups.values())]
+
+    def in_group(self, group: Any) -> Iterator[Job]:
+        """Yield the jobs of one group in order, while the queue stays as it is."""
+        return (entry[2] for entry in self.groups.get(group, ()))
