@@ -9,7 +9,7 @@ from ..comparison import Comparison, Row
 from ..experiment import Experiment
 from ..quantities import Value, quantity, show
 from .header import refusal_html
-from .plotdata import difference
+from .words import difference, plural
 
 #: Older segments than this many are folded.
 NEWEST = 8
@@ -34,7 +34,7 @@ def comparison_html(exp: Experiment, found: Sequence[Comparison], guess: float |
     head = "".join(
         f"<th{css}>{escape(t)}</th>"
         for t, css in (
-            ("Segment", ""), ("Configuration", ""), (f"{exp.tick.capitalize()}s", ' class="n"'), ("Predicted", ' class="n"'),
+            ("Segment", ""), ("Configuration", ""), (plural(exp.tick).capitalize(), ' class="n"'), ("Predicted", ' class="n"'),
             ("Measured", ' class="n"'), ("Error", ' class="n"'), ("Verdict", ""),
         )
     )  # fmt: skip
@@ -57,7 +57,7 @@ def detail_html(exp: Experiment, found: Sequence[Comparison]) -> str:
     settled = [c for c in found if not c.segment.transient]
     if not settled:
         need = exp.settle_ticks + exp.min_ticks
-        return _empty(f"The details of a segment appear after its first {need} {exp.tick}s.")
+        return _empty(f"The details of a segment appear after its first {need} {plural(exp.tick)}.")
     last = settled[-1]
     names = dict.fromkeys((*exp.compared, *exp.parts))
     rows = "".join(_quantity(r) for r in last.rows if r.quantity in names)

@@ -11,21 +11,22 @@ from typing import Any, Protocol
 import numpy as np
 from bokeh.models import ColumnDataSource
 
-from ..comparison import scaling_points
+from ..comparison import curve_points
 from ..experiment import Experiment
 from ..machine.profile import Machine
-from ..quantities import QUANTITIES, Value, quantity, show
+from ..quantities import QUANTITIES, Value
 from ..runs.reader import RunReader, Segment
-from . import plotdata
+from . import curves, plotdata
 from .figures import (
     Axis,
     Chart,
     Columns,
+    axis_for,
     axis_of,
     bars_chart,
+    curve_chart,
     falls_by_orders,
     parts_chart,
-    scaling_chart,
     series_chart,
 )
 from .series import Thinned, upper
@@ -36,7 +37,6 @@ from .state import Look
 DERIVED_TICKS, DERIVED_POINTS = 8, 100
 #: A prediction is never outside the figure.
 PREDICTED_ROOM = 1.15
-SCALING = ("speedup", "efficiency_frac")
 
 
 class Sink(Protocol):
@@ -86,15 +86,27 @@ class Shown:
         self.exp = exp
         self.total = exp.compared[0] if exp.parts else ""
         self.series = tuple(n for n in exp.live_series if n != self.total)
-        self.axes = {
-            n: axis_of(n, (typical or {}).get(n)) for n in (*self.series, *([self.total] if self.total else []))
-        }
+        self.curves = curves.plots(exp)
+        drawn = (*self.series, *exp.compared[:1], *(p.quantity for p in self.curves.values()))
+        self.axes = {n: axis_of(n, (typical or {}).get(n)) for n in drawn}
+        knobs = exp.spec.knobs()
+        swept = {p.curve.swept: knobs[p.curve.swept] for p in self.curves.values()}
+        self.swept = {n: axis_for(k.unit, k.default) for n, k in swept.items()}
 
     @property
     def names(self) -> tuple[str, ...]:
         """Every chart of this experiment."""
-        curve = SCALING if self.exp.curve else ()
-        return (*(("parts",) if self.total else ()), *self.series, *curve, *(("bars",) if self.total else ()))
+        return (*self.live, *self.compared)
+
+    @property
+    def live(self) -> tuple[str, ...]:
+        """Those that move with the run."""
+        return (*(("parts",) if self.total else ()), *self.series)
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """Those that set predicted beside measured."""
+        return (*self.curves, *(("bars",) if self.total else ()))
 
     def chart(self, name: str, data: Mapping[str, Columns] | None = None) -> Chart:
         """Build one chart, empty or from its sources.
@@ -107,9 +119,10 @@ class Shown:
             return parts_chart(self.total, self.exp.parts, tick, data, self.axes[self.total])
         if name == "bars" and self.total:
             return bars_chart(self.total, data, self.axes[self.total])
-        if name in SCALING and self.exp.curve:
-            swept = self.exp.spec.knobs()[self.exp.curve[0]].label
-            return scaling_chart(name, swept, data)
+        if plot := self.curves.get(name):
+            knob = self.exp.spec.knobs()[plot.curve.swept]
+            x, y = self.swept[knob.name], self.axes[plot.quantity]
+            return curve_chart(name, plot.quantity, knob.label, data, x, y, whole=knob.kind == "int")
         if name in self.series:
             return series_chart(name, tick, data, self.axes[name], _companion(name))
         raise KeyError(name)
@@ -121,17 +134,18 @@ class Feed:
     Args:
         shown: The charts and their units.
         sink: Where columns go.
-        machine: For the sweep of the scaling plot.
+        machine: Whose calibration predicts.
+        wait: Finish every sweep of a model before going on; else a thread does it, and it is drawn when it is there.
     """
 
-    def __init__(self, shown: Shown, sink: Sink, machine: Machine) -> None:
-        self.shown, self.sink, self.exp = shown, sink, shown.exp
+    def __init__(self, shown: Shown, sink: Sink, machine: Machine, *, wait: bool = True) -> None:
+        self.shown, self.sink, self.exp, self.wait = shown, sink, shown.exp, wait
         self._reader: RunReader | None = None
         self._begin(machine)
 
     def _begin(self, machine: Machine) -> None:
-        self.scaling = plotdata.Scaling(self.exp, machine)
-        self._seen_rows = self._seen_events = 0
+        self.sweeps = curves.Sweeps(self.exp, machine, wait=self.wait)
+        self._seen_rows = self._seen_events = self._seen_sweeps = 0
         self._seen_summary: Any = None
         self._last_tick = 0.0
         self._tops: dict[str, float] = {}
@@ -174,8 +188,16 @@ class Feed:
             self._seen_events = len(reader.events)
             self._moments(reader.events)
         if summary != self._seen_summary:
-            self._seen_summary = summary
             self._compared(look)
+        if summary != self._seen_summary or self.sweeps.pending or self.sweeps.done != self._seen_sweeps:
+            self._seen_sweeps = self.sweeps.done
+            self._curves(look)
+        self._seen_summary = summary
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is still to be drawn of what is known: a sweep that is being done."""
+        return self.sweeps.pending or self.sweeps.done != self._seen_sweeps
 
     # --- over ticks ---------------------------------------------------------------------------------------------
     def _rows(self, rows: Any, segments: Iterable[Segment]) -> None:
@@ -229,7 +251,7 @@ class Feed:
                 medians = part[columns].median()
                 values = {c: Value(c, float(medians[c]), method="measured") for c in columns if np.isfinite(medians[c])}
                 elapsed = float(part[self.shown.total].sum()) if self.shown.total in part else 0.0
-                value = self.exp.derive(segment.spec, self.scaling.machine, values, elapsed).get(name)
+                value = self.exp.derive(segment.spec, self.sweeps.machine, values, elapsed).get(name)
                 if value is not None and value.value is not None:
                     found.append((float(part["tick"].iloc[-1]), float(value.value) * axis.factor))
         table = np.array(found, float).reshape(-1, 2)
@@ -263,27 +285,24 @@ class Feed:
             if last and (row := last.row(self.shown.total)):
                 self.sink.say("bars", row.text)
                 self.sink.say("parts", row.text)
-        if self.exp.curve and look.spec is not None:
-            points = scaling_points(self.exp, list(look.segments))
-            for name, sources in self.scaling.sources(look.spec, points).items():
-                span = sources.pop("span")
-                seen = bool(len(sources["points"]["at"])) or "model" in sources
-                for src, columns in sources.items():
-                    self.sink.put(name, src, columns, seen=seen)
-                self.sink.span(name, float(span["start"]), float(span["end"]))
-                self.sink.say(name, _scaling_words(name, sources["points"]))
+
+    def _curves(self, look: Look) -> None:
+        if look.spec is None:
+            return
+        for name, plot in self.shown.curves.items():
+            swept = plot.curve.swept
+            points = curves.mine(curve_points(plot.curve, look.segments), swept, look.spec)
+            sweep = self.sweeps.get(plot.curve, curves.widest(points, swept, look.spec))
+            x, y = self.shown.swept[swept], self.shown.axes[plot.quantity]
+            sources = curves.columns(plot, sweep, points, x, y)
+            span = sources.pop("span")
+            seen = bool(len(sources["points"]["at"])) or "model" in sources
+            for src, columns in sources.items():
+                self.sink.put(name, src, columns, seen=seen)
+            self.sink.span(name, float(span["start"]), float(span["end"]))
+            self.sink.say(name, curves.words(plot, points, self.exp.spec.knobs()[swept].unit))
 
 
 def _companion(name: str) -> str:
     """Return the quantity of special moments that belongs on the chart of `name`, or ""."""
     return next((q for q in QUANTITIES if plotdata.is_beside(q, name)), "")
-
-
-def _scaling_words(name: str, points: Columns) -> str:
-    factor = axis_of(name).factor
-    said = [f"{show(name, v / factor)} at {int(a)}" for a, v in zip(points["at"], points["value"], strict=True)]
-    return (
-        f"{quantity(name).label}: measured {', '.join(said)}"
-        if said
-        else f"{quantity(name).label}: nothing measured yet"
-    )

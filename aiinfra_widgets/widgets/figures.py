@@ -6,6 +6,7 @@ a source are in the unit of its axis (`Axis` converts), hover shows each with it
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from bokeh.plotting import figure
 
 from ..quantities import quantity
 from .theme import INK, INK_TAG, MEASURED, PAPER_TAG, PREDICTED, dress, part_colour
+from .words import lowered, plural
 
 #: Bokeh's type hints lack several of its models and take arguments in another order than it does.
 bk: Any = _models
@@ -85,16 +87,27 @@ class Axis:
         return self.unit or text
 
 
-def axis_of(name: str, typical: float | None = None) -> Axis:
-    """Return the unit in which to draw quantity `name` when it is about `typical` (base units; None: unknown)."""
-    unit = quantity(name).unit
+def axis_for(unit: str, typical: float | None = None) -> Axis:
+    """Return how to draw what is stored in `unit` when it is about `typical` (base units; None: unknown)."""
+    size = abs(typical) if typical is not None and math.isfinite(typical) else 0.0
     if unit == "s":
-        if typical is not None and typical >= 2:
-            return Axis(1.0, "s")
-        return Axis(1e6, "µs") if typical is not None and 0 < typical < 2e-4 else Axis(1e3, "ms")
+        for least, factor, name in (
+            (7200.0, 1 / 3600, "h"),
+            (300.0, 1 / 60, "min"),
+            (2.0, 1.0, "s"),
+            (2e-4, 1e3, "ms"),
+        ):
+            if size >= least:
+                return Axis(factor, name)
+        return Axis(1e6, "µs") if size else Axis(1e3, "ms")
     return {"frac": Axis(100.0, "%"), "B": Axis(2.0**-20, "MiB"), "1": Axis(1.0, ""), "x": Axis(1.0, "×")}.get(
         unit, Axis(1.0, unit)
     )
+
+
+def axis_of(name: str, typical: float | None = None) -> Axis:
+    """Return how to draw quantity `name` when it is about `typical`."""
+    return axis_for(quantity(name).unit, typical)
 
 
 def falls_by_orders(name: str) -> bool:
@@ -175,7 +188,7 @@ def parts_chart(total: str, parts: Sequence[str], tick: str, data: Mapping[str, 
     keys = [Key(quantity(p).label, "box", colour, (area,)) for p, colour, area in named]
     keys += [Key("Whole " + tick, "line", INK, (line,)), Key("Predicted", "band", PREDICTED, predicted)]
     empty = f"The parts of each {tick} appear here, as it runs."
-    return Chart("parts", dress(fig), empty, f"{q.label} over {tick}s", f"{q.label} and its parts", tuple(keys))
+    return Chart("parts", dress(fig), empty, f"{q.label} over {plural(tick)}", f"{q.label} and its parts", tuple(keys))
 
 
 def series_chart(name: str, tick: str, data: Mapping[str, Columns], axis: Axis, extra: str = "") -> Chart:
@@ -214,7 +227,7 @@ def series_chart(name: str, tick: str, data: Mapping[str, Columns], axis: Axis, 
     if axis.unit.endswith("/s"):
         fig.yaxis.formatter = bk.NumeralTickFormatter(format="0[.]0 a")
     return Chart(
-        name, dress(fig), f"{q.label} appears here, as it runs.", f"{q.label} over {tick}s", q.label, tuple(keys)
+        name, dress(fig), f"{q.label} appears here, as it runs.", f"{q.label} over {plural(tick)}", q.label, tuple(keys)
     )
 
 
@@ -227,17 +240,20 @@ CURVE_COLUMNS = ("at", "value", "low", "high")
 NAME_COLUMNS = ("at", "value", "text", "lift")
 
 
-def scaling_chart(name: str, swept: str, data: Mapping[str, Columns]) -> Chart:
-    """Draw how the job scales: reference curves dashed, the calibrated model with its band, measured points with whiskers.
+def curve_chart(name: str, of: str, swept: str, data: Mapping[str, Columns], x: Axis, y: Axis, *, whole: bool) -> Chart:
+    """Draw a quantity over a swept field: reference curves dashed, the model with its band, measured points with whiskers.
 
     Args:
-        name: "speedup" or "efficiency_frac".
+        name: Of the chart.
+        of: The quantity.
         swept: What the x axis is called.
         data: Sources `model` (at, value, low, high), `references` (at, value; NaN between two curves),
-            `reference_names` (at, value, text, lift in pixels), `points` (at, value, low, high, text); in the axis' unit.
+            `reference_names` (at, value, text, lift in pixels), `points` (at, value, low, high, text); in the axes' units.
+        x, y: The axes.
+        whole: The swept field is a whole number.
     """
-    q, axis = quantity(name), axis_of(name)
-    fig = _canvas(180, y_range=_follow(data, 0, 4 if name == "speedup" else 125))
+    q = quantity(of)
+    fig = _canvas(180, y_range=_follow(data, 0, {"speedup": 4, "efficiency_frac": 125}.get(of, 1)))
     references = fig.line(
         "at",
         "value",
@@ -263,20 +279,23 @@ def scaling_chart(name: str, swept: str, data: Mapping[str, Columns]) -> Chart:
     fig.add_layout(bars)
     dots = fig.scatter("at", "value", source=points, size=9, fill_color=MEASURED, line_color="white", line_width=1)
     dots.glyph.tags = [PAPER_TAG]
-    unit = axis.unit
+    place = (swept, f"@at{{{'0' if whole else '0.[000]'}}} {x.unit}".rstrip())
+    value = f"@value{{0.00}} {y.unit}".rstrip()
     fig.add_tools(
-        bk.HoverTool(renderers=[dots], tooltips=[("Measured", f"@value{{0.00}} {unit}"), ("", "@text")]),
-        bk.HoverTool(renderers=[line], mode="vline", tooltips=[(swept, "@at{0}"), ("Model", f"@value{{0.00}} {unit}")]),
+        bk.HoverTool(renderers=[dots], tooltips=[("Measured", value), ("", "@text")]),
+        bk.HoverTool(renderers=[line], mode="vline", tooltips=[place, ("Model", value)]),
     )
     keys = (
         Key("Measured", "dot", MEASURED, (dots,)), Key("Model", "band", PREDICTED, (line, band)),
         Key("Reference", "dash", INK, (references,)),
     )  # fmt: skip
-    fig.xaxis.axis_label, fig.yaxis.axis_label = swept, axis.label(q.label)
-    fig.xaxis.ticker.min_interval = 1
+    fig.xaxis.axis_label, fig.yaxis.axis_label = f"{swept} ({x.unit})" if x.unit else swept, y.label(q.label)
+    if whole:
+        fig.xaxis.ticker.min_interval = 1
     fig.yaxis.ticker.desired_num_ticks = 5
     empty = f"{q.label} appears here once a segment has settled."
-    return Chart(name, dress(fig), empty, f"{q.label} over {swept}", q.label, keys)
+    title = q.label if of in {"speedup", "efficiency_frac"} else f"{q.label} over {lowered(swept)}"
+    return Chart(name, dress(fig), empty, f"{q.label} over {swept}", title, keys)
 
 
 BAR_COLUMNS = ("row", "left", "right", "colour", "part", "shown")

@@ -318,7 +318,7 @@ class _Follower(threading.Thread):
             begun = time.monotonic()
             try:
                 look = self._lab.state.look()
-                if look.number != number or look.going:
+                if look.number != number or look.going or self._lab._ended.is_set():
                     number = look.number
                     self._lab._update(look)
             except (LabError, OSError) as error:
@@ -326,7 +326,9 @@ class _Follower(threading.Thread):
                 return
             if not look.going:
                 self._lab._ended.set()
-                return
+                screen = self._lab._screen
+                if screen is None or not screen.feed.busy:
+                    return
             self._stopped.wait(max(LOOK_S, 3 * (time.monotonic() - begun)))
 
     def _give_up(self, error: Exception) -> None:

@@ -16,7 +16,7 @@ from ..quantities import quantity
 from . import header
 from .compare import comparison_html, detail_html
 from .controls import LIVE_SIGN, Field, blame, grouped
-from .feed import SCALING, Feed, Shown
+from .feed import Feed, Shown
 from .live import Live
 from .meters import meters_html
 from .ranks import ranks_html
@@ -46,13 +46,10 @@ class Screen:
         self._said: set[str] = set()
         self._revealed: tuple[Any, ...] = ()
         self.shown = Shown(self.exp, self._typical())
-        self.feed_charts = Live(
-            [self.shown.chart(n) for n in self.shown.names if n not in (*SCALING, "bars")], ["aiinfra-live"]
-        )
-        self.compare_charts = Live(
-            [self.shown.chart(n) for n in self.shown.names if n in (*SCALING, "bars")], ["aiinfra-compared"]
-        )
-        self.feed = Feed(self.shown, _Split(self.feed_charts, self.compare_charts), state.session.machine)
+        self.feed_charts = Live([self.shown.chart(n) for n in self.shown.live], ["aiinfra-live"])
+        self.compare_charts = Live([self.shown.chart(n) for n in self.shown.compared], ["aiinfra-compared"])
+        sink = _Split(self.feed_charts, self.compare_charts)
+        self.feed = Feed(self.shown, sink, state.session.machine, wait=False)
         self._build(list(primary) or self._first())
 
     def _typical(self) -> dict[str, float]:

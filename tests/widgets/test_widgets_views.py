@@ -17,9 +17,10 @@ from aiinfra_widgets.widgets import header, ledger
 from aiinfra_widgets.widgets.compare import comparison_html, detail_html
 from aiinfra_widgets.widgets.figures import Axis
 from aiinfra_widgets.widgets.meters import meters_html, meters_table_html, total
-from aiinfra_widgets.widgets.plotdata import difference, predicted
+from aiinfra_widgets.widgets.plotdata import predicted
 from aiinfra_widgets.widgets.ranks import ranks_html, state_of
 from aiinfra_widgets.widgets.state import Look
+from aiinfra_widgets.widgets.words import difference
 
 BAD = "<script>alert(1)</script>"
 
