@@ -23,7 +23,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("spec",),
     ("experiment",),
     ("runs",),
-    ("comparison", "launch", "ranks", "workloads"),
+    ("bill", "comparison", "launch", "ranks", "workloads"),
     ("summary",),
     ("experiments",),
     ("widgets", "reports"),
