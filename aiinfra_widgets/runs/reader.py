@@ -273,16 +273,17 @@ class RunReader:
         self._count_energy(segment)
         if exp.records:
             settled = min(exp.settle_ticks, len(rows)) - 1
-            segment.values.update(self._distilled(segment, float(times[settled]) if settled >= 0 else segment.t_s))
+            steady_s = float(times[settled]) if settled >= 0 else segment.t_s
+            segment.values.update(self._distilled(segment, steady_s, steady))
         segment.values.update(exp.derive(segment.spec, self.machine, segment.values, segment.elapsed_s))
 
-    def _distilled(self, segment: Segment, steady_s: float) -> dict[str, Value]:
+    def _distilled(self, segment: Segment, steady_s: float, steady: pd.DataFrame) -> dict[str, Value]:
         """What the records of a segment tell; kept, for it costs a look at all of them, until there are more."""
         run = {t: self.records(t) for t in self.experiment.records}
         mine = {t: rows[rows["segment"].to_numpy() == segment.index] for t, rows in run.items()}
         key = (segment.ticks, *(len(rows) for rows in mine.values()), *(len(rows) for rows in run.values()))
         if self._kept.get(segment.index, (None,))[0] != key:
-            seen = Observed(segment.t_s, steady_s, segment.t_s + segment.elapsed_s, mine, run)
+            seen = Observed(segment.t_s, steady_s, segment.t_s + segment.elapsed_s, steady, mine, run)
             self._kept[segment.index] = (key, self.experiment.distil(segment.spec, self.machine, seen))
         return self._kept[segment.index][1]
 

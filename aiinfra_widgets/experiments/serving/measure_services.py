@@ -12,11 +12,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
+from torch import Tensor
 
 from ...workloads import nets
+from ...workloads.gpt import Decoder, Gpt
+from ...workloads.gpt_facts import gpt_facts
 from .spec import ServingSpec
 
 #: A synthetic service that wakes up late makes good for it, but never for more than this: after a stall there is no rush.
@@ -71,6 +74,7 @@ class Service(Protocol):
         """
 
 
+@runtime_checkable
 class Continuous(Protocol):
     """A service that requests may join and leave between two tokens."""
 
@@ -143,17 +147,123 @@ class PictureService:
         return found
 
 
-def make_service(spec: ServingSpec, cache: Path, slow: bool) -> Service:
-    """Return what a server of `spec` does.
+@dataclass(slots=True)
+class _Sequence:
+    """One answer in the making."""
+
+    demand: Demand
+    wanted: int
+    started_s: float
+    first_token_s: float = math.nan
+    tokens: int = 0
+
+
+class LanguageService:
+    """The small language model, greedy: whole batches by `serve`, or requests that join and leave by `add` and `step`.
+
+    A batch stays together until its longest answer is done, as if each had asked for that many tokens; its answers are
+    given out together. A slow server sleeps after each pass through the net, so that its tokens are slow one by one.
+    """
+
+    def __init__(self, spec: ServingSpec, slow: bool) -> None:
+        torch.set_num_threads(1)
+        self.facts = gpt_facts(spec.service)
+        self.decoder = Decoder(Gpt(self.facts, spec.seed).eval(), int(spec.knobs()["max_batch"].high or 1))
+        self._new: list[Demand] = []
+        self._running: list[_Sequence] = []  # in the order of the decoder's slots
+        self._last = torch.zeros(0, dtype=torch.int64)  # the newest token of each
+        self._warm = 0
+        self.configure(spec, slow)
+
+    def configure(self, spec: ServingSpec, slow: bool) -> None:
+        """Take up the largest batch, and try it where nothing is under way: a first pass is slower than all others."""
+        self._factor, self._prompt = 1.0, spec.prompt_tokens
+        largest = 1 if spec.batching == "none" else spec.max_batch
+        if largest > self._warm and not self.active:
+            self.serve([Demand(i, 3.0, 0.0) for i in range(largest)])
+            self._warm = largest
+        self._factor = spec.slow_factor if slow else 1.0
+
+    def serve(self, batch: Sequence[Demand], *, ready_s: float = 0.0) -> list[Answer]:
+        """Read all prompts, then decode until the longest answer is done."""
+        start_s = time.monotonic()
+        wanted = [self._wanted(d) for d in batch]
+        tokens = [self._pass(self._prompts(batch))]
+        first_s = time.monotonic()
+        tokens += [self._pass(None, tokens[-1]) for _ in range(1, max(wanted))]
+        ended_s = time.monotonic()
+        self.decoder.clear()
+        results = [float(tokens[n - 1][i]) for i, n in enumerate(wanted)]
+        return [Answer(d.id, start_s, ended_s, first_s, r) for d, r in zip(batch, results, strict=True)]
+
+    @property
+    def active(self) -> int:
+        """Number of requests added that are not answered yet."""
+        return len(self._new) + len(self._running)
+
+    def add(self, demand: Demand) -> None:
+        """Take one request more; the next step reads its prompt."""
+        self._new.append(demand)
+
+    def step(self) -> list[Answer]:
+        """Give each sequence one token: the running ones theirs, then the new ones their first."""
+        if self._running:
+            self._last = self._pass(None, self._last)
+        if self._new:
+            begun = [_Sequence(d, self._wanted(d), time.monotonic()) for d in self._new]
+            self._last = torch.cat([self._last, self._pass(self._prompts(self._new))])
+            self._new, self._running = [], [*self._running, *begun]
+        now_s, answers = time.monotonic(), []
+        for slot in reversed(range(len(self._running))):  # the last one takes the place of one that leaves
+            sequence = self._running[slot]
+            sequence.tokens += 1
+            if sequence.tokens == 1:
+                sequence.first_token_s = now_s
+            if sequence.tokens == sequence.wanted:
+                answers.append(self._leave(slot, now_s))
+        return answers
+
+    def _leave(self, slot: int, now_s: float) -> Answer:
+        sequence, result = self._running[slot], float(self._last[slot])
+        self.decoder.drop(slot)
+        self._running[slot], self._last[slot] = self._running[-1], self._last[-1].clone()
+        self._running.pop()
+        self._last = self._last[:-1]
+        return Answer(sequence.demand.id, sequence.started_s, now_s, sequence.first_token_s, result)
+
+    def _pass(self, prompts: Tensor | None, tokens: Tensor | None = None) -> Tensor:
+        """Go through the net once, for prompts or for one token each; return the token that follows, (B,)."""
+        begun_s = time.monotonic()
+        logits = self.decoder.prefill(prompts) if prompts is not None else self.decoder.decode_step(tokens)
+        following: Tensor = logits.argmax(1)
+        _slowed(begun_s, self._factor)
+        return following
+
+    def _prompts(self, batch: Sequence[Demand]) -> Tensor:
+        """Return (B, T) tokens; what they say depends on the request's id alone."""
+        ids = torch.tensor([d.id for d in batch])
+        return (ids[:, None] * 31 + torch.arange(self._prompt) * 17) % self.facts.vocab
+
+    def _wanted(self, demand: Demand) -> int:
+        """Whole tokens, at least one; prompt and answer together fit into the context."""
+        return min(max(1, round(demand.size)), self.facts.context - self._prompt)
+
+
+def make_service(spec: ServingSpec, cache: Path, slow: bool) -> SyntheticService | PictureService | LanguageService:
+    """Return what a server of `spec` does; the language model is `Continuous` as well.
 
     Args:
         spec: Says which service; `seed` decides the weights.
         cache: Folder for data that are made once.
         slow: Whether this is the server that `slow_factor` slows down.
     """
-    if spec.service == "synthetic":
-        return SyntheticService(spec, slow)
-    return PictureService(spec, cache, slow)
+    match spec.service:
+        case "synthetic":
+            return SyntheticService(spec, slow)
+        case "digits-cnn":
+            return PictureService(spec, cache, slow)
+        case _:
+            return LanguageService(spec, slow)
 
 
 def sleep_until(deadline_s: float) -> None:

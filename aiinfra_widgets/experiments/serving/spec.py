@@ -53,12 +53,11 @@ class ServingSpec(Spec):
         25.0, "Offered load: requests per second on average.", label="Offered load",
         unit="1/s", ge=0.01, le=20000.0, live=True, log=True, group="Load",
     )  # fmt: skip
-    burst_factor: float = knob(
-        4.0, "Bursty arrivals: the rate within a burst over the mean rate.", ge=1.0, le=100.0, live=True, group="Load"
-    )
-    burst_s: float = knob(
-        1.0, "Bursty arrivals: mean length of a burst.", unit="s", ge=0.01, le=600.0, live=True, group="Load"
-    )
+    burst_ratio: float = knob(
+        10.0, "Bursty arrivals: the rate within a burst over the rate between two; a tenth of the time is burst.",
+        ge=1.1, le=100.0, group="Load",
+    )  # fmt: skip
+    burst_s: float = knob(1.0, "Bursty arrivals: mean length of a burst.", unit="s", ge=0.01, le=600.0, group="Load")
     trace_file: str = knob(
         "", "CSV of arrivals with a column arrival_s (seconds, ascending), for arrivals=trace.", group="Load"
     )

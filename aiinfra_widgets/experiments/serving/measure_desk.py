@@ -1,0 +1,210 @@
+"""Rank 0 at the desk: an open-loop load with a clock of its own, and the handing out of what arrives.
+
+No coordinated omission: a request counts from when it was meant to arrive, also where the desk itself was late. How late it
+was is measured, and said.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from mpi4py import MPI
+
+from ...ranks.node import Node
+from . import wire
+from .autoscale import EVERY_S, Seen, Steady
+from .desk import Desk, Outcome, Request, Ticket
+from .load import Load
+from .measure_server import POLL_S
+from .spec import ServingSpec
+from .windows import Window
+
+if TYPE_CHECKING:
+    from .measure_front import Gate
+
+#: A generator that is later than this does not offer the load that was asked for; said at most every so often.
+LATE_S, SAY_S = 0.005, 2.0
+
+
+class DeskRole:
+    """The desk's side of the conversation, and the load in front of it."""
+
+    def __init__(self, spec: ServingSpec, node: Node, clock: np.ndarray) -> None:
+        self.node, self.clock, self.spec = node, clock, spec
+        self.load = Load(spec, float(clock[0]))
+        self.desk = Desk(spec, max(node.size - 1, 1), seed=spec.seed)
+        self.gate = _gate(spec, node)
+        self.scaler: Steady | None = None
+        self._origin_s = time.monotonic() - float(clock[0]) - node.paused_s
+        self._requests = 0
+        self._ended: list[Request] = []
+        self._said_s = -math.inf
+        self._bins: dict[int, float] = {}
+        self._next_bin = math.floor(float(clock[0]) / EVERY_S)
+        self._asked = 0
+
+    # --- the clock ----------------------------------------------------------------------------------------------
+    def _clock_s(self, now: float) -> float:
+        return now - self._origin_s - self.node.paused_s
+
+    def _monotonic_s(self, clock_s: float) -> float:
+        return clock_s + self._origin_s + self.node.paused_s
+
+    # --- what the runtime asks ----------------------------------------------------------------------------------
+    def join(self, spec: ServingSpec) -> None:
+        """Take up a changed Spec or set of servers; what was with a server that is gone is handed out again."""
+        same = (spec.autoscaler, spec.autoscaler_target, spec.most_servers) == (
+            self.spec.autoscaler, self.spec.autoscaler_target, self.spec.most_servers,
+        )  # fmt: skip
+        if not same or (self.scaler is None and spec.autoscaler != "none"):
+            self.scaler = Steady(spec) if spec.autoscaler != "none" else None
+        self.load.change(spec)
+        self.spec, self._asked = spec, self.node.size - 1
+        self.desk.configure(spec, self.node.size - 1)
+
+    def window(self) -> dict[str, float] | None:
+        """Offer, hand out and take answers for one window; None when the load is over."""
+        spec, node = self.spec, self.node
+        now = time.monotonic()
+        window, end_s = Window(now), now + spec.window_s
+        self._ended.clear()
+        self.load.fetch(self._clock_s(end_s))
+        while True:
+            now = time.monotonic()
+            self._turn(now, window)
+            if now >= end_s or node.ballot:
+                break
+            wake_s = min(end_s, self._monotonic_s(self.load.next_s), self.desk.next_s())
+            served = self.gate is not None or any(self.desk.busy)
+            time.sleep(max(min(wake_s - time.monotonic(), POLL_S if served else spec.window_s), 0.0))
+        over = self._clock_s(now) >= spec.duration_s
+        self.clock[0] = self._clock_s(now)
+        self._tell_all(node.ballot, over)
+        if node.ballot:
+            self._wait_ready(window)
+        node.verdict = node.ballot
+        if over:
+            return None
+        self._scale(now)
+        self._say_late(window, now)
+        return window.sample(self._ended, time.monotonic())
+
+    def close(self) -> None:
+        """Give every request that is left its outcome."""
+        self.desk.unfinished()
+        self._write()
+        if self.gate:
+            self.gate.close()
+
+    # --- one turn -----------------------------------------------------------------------------------------------
+    def _turn(self, now: float, window: Window, *, hand_out: bool = True) -> int:
+        """Take answers, take arrivals, let clients give up, hand out; return how many servers said that they are ready."""
+        ready = self._receive()
+        window.look(now, self.desk.waiting)
+        for clock_s, size in self.load.due(self._clock_s(now)):
+            at_s = self._monotonic_s(clock_s)
+            window.lateness_s.append(now - at_s)
+            self._arrive(at_s, size, now, window)
+        if self.gate:
+            for call in self.gate.poll():
+                self._arrive(call.arrived_s, self.load.size(), now, window, call.id)
+        self.desk.tend(now)
+        if hand_out:
+            for server, batch in self.desk.assign(now):
+                self._send(server, batch)
+        self._write()
+        return ready
+
+    def _arrive(self, at_s: float, size: float, now: float, window: Window, call: int = -1) -> None:
+        self._requests += 1
+        window.arrived += 1
+        if self.scaler:
+            place = math.floor(self._clock_s(at_s) / EVERY_S)
+            self._bins[place] = self._bins.get(place, 0.0) + size
+        self.desk.arrive(Request(self._requests, at_s, size, self.node.segment, call=call), now)
+
+    def _send(self, server: int, batch: list[Ticket]) -> None:
+        ready_s = self.desk.ready_s(batch)
+        rows = np.array([(t.number, t.request.size, t.queued_s, ready_s) for t in batch], float)
+        self.node.comm.Send(rows, server + 1, wire.WORK)
+
+    def _receive(self) -> int:
+        comm, status, ready = self.node.comm, MPI.Status(), 0
+        while comm.Iprobe(MPI.ANY_SOURCE, MPI.ANY_TAG, status):
+            source, tag = status.Get_source(), status.Get_tag()
+            message = np.empty(status.Get_count(MPI.DOUBLE))
+            comm.Recv(message, source, tag)
+            if tag == wire.READY:
+                ready += 1
+                continue
+            now = time.monotonic()
+            for number, started_s, ended_s, first_s in message.reshape(-1, len(wire.ANSWER)).tolist():
+                self.desk.answered(source - 1, int(number), (started_s, ended_s, first_s), now)
+        return ready
+
+    def _tell_all(self, verdict: int, over: bool) -> None:
+        message = np.array([verdict, over, self.clock[0]], float)
+        for rank in range(1, self.node.size):
+            self.node.comm.Send(message, rank, wire.WINDOW_END)
+
+    def _wait_ready(self, window: Window) -> None:
+        """Something changes at this boundary: wait until no server has anything under way; what arrives is queued."""
+        left = self.node.size - 1
+        while left:
+            left -= self._turn(time.monotonic(), window, hand_out=False)
+            time.sleep(POLL_S)
+
+    def _write(self) -> None:
+        """Record every request that got its outcome."""
+        for r in self.desk.finished:
+            assert r.outcome is not None
+            row = (r.id, r.arrived_s, r.started_s, r.ended_s, r.received_s, r.server, int(r.outcome), r.tries, r.batch)
+            self.node.record("requests", r.segment, (*row, r.first_token_s, r.size))
+            if self.gate and r.call >= 0:
+                self.gate.answer(r.call, Outcome(r.outcome).name.lower(), r.server, r.received_s - r.arrived_s)
+        self._ended.extend(self.desk.finished)
+        self.desk.finished.clear()
+
+    # --- what it says by itself ---------------------------------------------------------------------------------
+    def _scale(self, now: float) -> None:
+        """Let the autoscaler decide on every bin of time that is over, and ask as a person would."""
+        if self.scaler is None:
+            return
+        while (self._next_bin + 1) * EVERY_S <= self._clock_s(now):
+            offered = self._bins.pop(self._next_bin, 0.0) / EVERY_S * self._work_s()
+            self._next_bin += 1
+            in_system = self.desk.waiting + sum(len(b) for b in self.desk.busy)
+            wanted = self.scaler.decide(Seen(offered, in_system, self._asked))
+            if wanted != self._asked:
+                seen = {"offered": offered, "in_system": in_system, "clock_s": self._next_bin * EVERY_S}
+                self.node.event("autoscaled", servers=wanted, before=self._asked, **seen)
+                self.node.ask(self.spec, {"nodes": wanted}, by="autoscaler")
+                self._asked = wanted
+
+    def _work_s(self) -> float:
+        """Seconds of service in one unit of size: 1 where sizes are seconds, else as measured on the last answers."""
+        if self.spec.service == "synthetic":
+            return 1.0
+        times: list[Any] = [(r.ended_s - r.started_s) / max(r.batch, 1) / r.size for r in self._ended if r.batch]
+        self._unit_s = float(np.mean(times)) if times else getattr(self, "_unit_s", 0.0)
+        return self._unit_s
+
+    def _say_late(self, window: Window, now: float) -> None:
+        late_s = max(window.lateness_s, default=0.0)
+        if late_s > LATE_S and now - self._said_s > SAY_S:
+            self._said_s = now
+            what = f"a request was sent {late_s * 1e3:.1f} ms after it was meant to arrive"
+            self.node.event(
+                "generator-late", lateness_s=late_s, message=f"{what}; its response counts from when it was meant to"
+            )
+
+
+def _gate(spec: ServingSpec, node: Node) -> Gate | None:
+    if spec.arrivals != "http":
+        return None
+    from .measure_front import Gate
+
+    return Gate(node.folder)
