@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from aiinfra_widgets.experiments.serving.measure_services import MOST_BEHIND_S, Demand, make_service
+from aiinfra_widgets.experiments.serving.measure_services import MOST_BEHIND_S, Continuous, Demand, make_service
 from aiinfra_widgets.experiments.serving.spec import ServingSpec
 from aiinfra_widgets.workloads import nets
 
@@ -34,7 +34,7 @@ def _one_thread():
 # --- synthetic --------------------------------------------------------------------------------------------------------
 def test_a_service_begins_when_its_request_was_meant_to_arrive(cache):
     service, now_s = make_service(spec(), cache, False), time.monotonic()
-    early = Demand(7, 0.002, now_s + 0.01)
+    early = Demand(7, 0.002, now_s + 0.1)
     [answer] = service.serve([early])
     assert (answer.id, answer.started_s) == (7, early.arrived_s)
     assert answer.ended_s >= answer.started_s + early.size
@@ -56,7 +56,7 @@ def test_after_a_stall_there_is_no_rush(cache):
 
 
 def test_a_batch_begins_when_all_is_there_and_takes_as_long_as_its_largest(cache):
-    service, now_s = make_service(spec(), cache, False), time.monotonic() + 0.005
+    service, now_s = make_service(spec(), cache, False), time.monotonic() + 0.1
     batch = [
         Demand(i, size, now_s + wait) for i, (size, wait) in enumerate([(0.001, 0.004), (0.006, 0), (0.002, 0.01)])
     ]
@@ -71,7 +71,7 @@ def test_a_batch_begins_when_all_is_there_and_takes_as_long_as_its_largest(cache
 def test_a_slow_server_takes_longer_until_it_is_no_longer_slow(cache):
     asked = spec(slow_node=0, slow_factor=3.0)
     service = make_service(asked, cache, True)
-    [slow] = service.serve([Demand(0, 0.002, time.monotonic() + 0.01)])
+    [slow] = service.serve([Demand(0, 0.002, time.monotonic() + 0.1)])
     assert slow.ended_s >= slow.started_s + 0.006
     service.configure(asked, False)
     starts = [service.serve([Demand(i, 0.002, 0.0)])[0].started_s for i in range(30)]
@@ -102,3 +102,69 @@ def test_a_slow_server_of_pictures_takes_longer(cache):
         return min(a.ended_s - a.started_s for a in answers)
 
     assert least_s(True) > 4 * least_s(False)
+
+
+# --- gpt-tiny ---------------------------------------------------------------------------------------------------------
+SIZES = [3.0, 1.0, 7.4, 0.2, 7.0, 4.0]
+
+
+def language(cache, **values):
+    return make_service(spec(service="gpt-tiny", prompt_tokens=5, max_batch=4, **values), cache, False)
+
+
+def test_alone_in_a_batch_or_joining_and_leaving_the_answers_are_the_same(cache):
+    demands = [Demand(i, size, 0.0) for i, size in enumerate(SIZES)]
+    alone = language(cache)
+    want = {d.id: alone.serve([d])[0].result for d in demands}
+    assert len(set(want.values())) > 1
+    batch = language(cache, batching="fixed").serve(demands[:4])
+    assert {a.id: a.result for a in batch} == {i: want[i] for i in range(4)}
+
+    service = language(cache, batching="continuous")
+    assert isinstance(service, Continuous)
+    left, found, steps = list(demands), [], []
+    while left or service.active:
+        while left and service.active < 2:
+            service.add(left.pop(0))
+        answers = service.step()
+        found += answers
+        steps.append(len(answers))
+    assert {a.id: a.result for a in found} == want
+    assert service.active == 0
+    # Two slots and answers of 3, 1, 7, 1, 7 and 4 tokens: request 2 follows 1, 3 follows 0 after the third step, and so on.
+    assert steps == [1, 0, 1, 1, 0, 0, 0, 1, 0, 0, 1, 1]
+
+
+def test_times_of_an_answer_are_in_order(cache):
+    service = language(cache, batching="continuous")
+    called_s = time.monotonic()
+    batch = service.serve([Demand(0, 4.0, 0.0), Demand(1, 2.0, 0.0)])
+    service.add(Demand(2, 3.0, 0.0))
+    joined = [a for _ in range(3) for a in service.step()]
+    for a in [*batch, *joined]:
+        assert called_s <= a.started_s < a.first_token_s < a.ended_s <= time.monotonic()
+    assert batch[0].ended_s == batch[1].ended_s
+    assert joined[0].started_s > batch[0].ended_s
+
+
+def test_prompt_and_answer_fit_the_context_and_the_longest_decides_a_batch(cache):
+    service = language(cache, batching="fixed")
+    passes = []
+    real = service.decoder.decode_step
+    service.decoder.decode_step = lambda tokens: passes.append(len(tokens)) or real(tokens)
+    service.serve([Demand(0, 1e6, 0.0), Demand(1, 1.0, 0.0)])
+    assert passes == [2] * (256 - 5 - 1)
+    service.decoder.decode_step = real
+
+
+def test_a_slow_server_of_tokens_takes_longer(cache):
+    asked = spec(service="gpt-tiny", slow_node=0, slow_factor=10.0)
+    service = make_service(asked, cache, True)
+
+    def least_s() -> float:
+        answers = [service.serve([Demand(i, 3.0, 0.0)])[0] for i in range(10)]
+        return min(a.ended_s - a.started_s for a in answers)
+
+    slow_s = least_s()
+    service.configure(asked, False)
+    assert slow_s > 4 * least_s()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -154,8 +154,9 @@ class _Sequence:
     demand: Demand
     wanted: int
     started_s: float
-    first_token_s: float = math.nan
-    tokens: int = 0
+    last: int
+    first_token_s: float
+    tokens: int = 1
 
 
 class LanguageService:
@@ -171,7 +172,6 @@ class LanguageService:
         self.decoder = Decoder(Gpt(self.facts, spec.seed).eval(), int(spec.knobs()["max_batch"].high or 1))
         self._new: list[Demand] = []
         self._running: list[_Sequence] = []  # in the order of the decoder's slots
-        self._last = torch.zeros(0, dtype=torch.int64)  # the newest token of each
         self._warm = 0
         self.configure(spec, slow)
 
@@ -188,9 +188,10 @@ class LanguageService:
         """Read all prompts, then decode until the longest answer is done."""
         start_s = time.monotonic()
         wanted = [self._wanted(d) for d in batch]
-        tokens = [self._pass(self._prompts(batch))]
+        tokens = [self._pass(self.decoder.prefill, self._prompts(batch))]
         first_s = time.monotonic()
-        tokens += [self._pass(None, tokens[-1]) for _ in range(1, max(wanted))]
+        for _ in range(1, max(wanted)):
+            tokens.append(self._pass(self.decoder.decode_step, torch.tensor(tokens[-1])))
         ended_s = time.monotonic()
         self.decoder.clear()
         results = [float(tokens[n - 1][i]) for i, n in enumerate(wanted)]
@@ -208,34 +209,35 @@ class LanguageService:
     def step(self) -> list[Answer]:
         """Give each sequence one token: the running ones theirs, then the new ones their first."""
         if self._running:
-            self._last = self._pass(None, self._last)
+            following = self._pass(self.decoder.decode_step, torch.tensor([r.last for r in self._running]))
+            for running, token in zip(self._running, following, strict=True):
+                running.last, running.tokens = token, running.tokens + 1
         if self._new:
-            begun = [_Sequence(d, self._wanted(d), time.monotonic()) for d in self._new]
-            self._last = torch.cat([self._last, self._pass(self._prompts(self._new))])
-            self._new, self._running = [], [*self._running, *begun]
-        now_s, answers = time.monotonic(), []
-        for slot in reversed(range(len(self._running))):  # the last one takes the place of one that leaves
-            sequence = self._running[slot]
-            sequence.tokens += 1
-            if sequence.tokens == 1:
-                sequence.first_token_s = now_s
-            if sequence.tokens == sequence.wanted:
-                answers.append(self._leave(slot, now_s))
+            begun_s = time.monotonic()
+            first = self._pass(self.decoder.prefill, self._prompts(self._new))
+            now_s = time.monotonic()
+            self._running += [
+                _Sequence(d, self._wanted(d), begun_s, token, now_s) for d, token in zip(self._new, first, strict=True)
+            ]
+            self._new = []
+        return self._leavers(time.monotonic())
+
+    def _leavers(self, now_s: float) -> list[Answer]:
+        """Take out who has all its tokens; the last slot's sequence moves into the gap, here as in the decoder."""
+        answers = []
+        for slot in reversed(range(len(self._running))):
+            done = self._running[slot]
+            if done.tokens == done.wanted:
+                self.decoder.drop(slot)
+                self._running[slot] = self._running[-1]
+                self._running.pop()
+                answers.append(Answer(done.demand.id, done.started_s, now_s, done.first_token_s, float(done.last)))
         return answers
 
-    def _leave(self, slot: int, now_s: float) -> Answer:
-        sequence, result = self._running[slot], float(self._last[slot])
-        self.decoder.drop(slot)
-        self._running[slot], self._last[slot] = self._running[-1], self._last[-1].clone()
-        self._running.pop()
-        self._last = self._last[:-1]
-        return Answer(sequence.demand.id, sequence.started_s, now_s, sequence.first_token_s, result)
-
-    def _pass(self, prompts: Tensor | None, tokens: Tensor | None = None) -> Tensor:
-        """Go through the net once, for prompts or for one token each; return the token that follows, (B,)."""
+    def _pass(self, through: Callable[[Tensor], Tensor], tokens: Tensor) -> list[int]:
+        """Go through the net once; return the token that follows for each sequence."""
         begun_s = time.monotonic()
-        logits = self.decoder.prefill(prompts) if prompts is not None else self.decoder.decode_step(tokens)
-        following: Tensor = logits.argmax(1)
+        following: list[int] = through(tokens).argmax(1).tolist()
         _slowed(begun_s, self._factor)
         return following
 
