@@ -28,6 +28,7 @@ class Books:
         queue: Jobs that could start if nodes were free, in the policy's order.
         held: Jobs that wait for another job or for a larger machine; `job.reason` says for what.
         running: Jobs that hold nodes.
+        leaving: Those of them that were told to leave and have not left yet.
         holdings: Who holds which nodes; `holdings.intervals` are the bars of a Gantt chart.
         meters: Integrals of utilisation, fragmentation and queue length.
         on_end: Called with each job that has just become final.
@@ -59,6 +60,7 @@ class Books:
         self.finals: dict[int, State] = {}
         self.held: dict[int, Job] = {}
         self.running: dict[int, Job] = {}
+        self.leaving: dict[int, Job] = {}
         self.queue = WaitingQueue(policy.key, policy.group)
         self.holdings = Holdings(cluster, record)
         self.meters = Meters()
@@ -95,10 +97,10 @@ class Books:
 
     def _wait(self, job: Job, now_s: float) -> None:
         """Let a job that does not run wait where it belongs, or refuse it because of a job that it depends on."""
-        if why := self._place_in_line(job):
+        if why := self._place_in_line(job, now_s):
             self._end(job, State.REFUSED, now_s, why)
 
-    def _place_in_line(self, job: Job) -> str:
+    def _place_in_line(self, job: Job, now_s: float) -> str:
         """Put a job into the queue, or hold it with a reason; return why it can do neither, or ""."""
         for other in job.depends_on:
             end = self.finals.get(other)
@@ -111,7 +113,7 @@ class Books:
         if least > self.cluster.num_nodes:
             self.held[job.id], job.reason = job, f"it needs {least} nodes, the machine has {self.cluster.num_nodes} now"
         else:
-            self.queue.add(job)
+            self.queue.add(job, now_s)
         return ""
 
     def _refit(self, now_s: float) -> None:
@@ -148,6 +150,7 @@ class Books:
             raise ControlError(f"policy {self.policy.name}: job {job.id} does not run, or is told to change already")
         elif isinstance(action, Preempt):
             job.stopping = "preempt"
+            self.leaving[job.id] = job
         elif isinstance(action, Resize):
             job.target = action.nodes
             self.holdings.take(job, tuple(n for n in action.nodes if n not in job.on), now_s)
@@ -157,12 +160,13 @@ class Books:
         """Begin a segment: from now on the job works with the nodes that it holds."""
         job.since_s = now_s
         job.segments += 1
-        job.expected_end_s = now_s + job.estimated_left_s(now_s) * job.nodes / len(job.on)
+        job.expected_end_s = now_s + job.estimated_left_s(now_s) / (len(job.on) / job.nodes)
         self.policy.started(job, now_s)
 
     def _leave(self, job: Job, now_s: float) -> None:
         """Let a running job give back all its nodes."""
         del self.running[job.id]
+        self.leaving.pop(job.id, None)
         self.policy.ended(job, now_s)
         self.holdings.give_back(job, job.on, now_s)
         job.target, job.expected_end_s = None, math.inf
@@ -176,7 +180,7 @@ class Books:
                 if other in self.held:
                     dependent = self.held.pop(other)
                     dependent.reason = ""
-                    if why := self._place_in_line(dependent):
+                    if why := self._place_in_line(dependent, now_s):
                         self._make_final(dependent, State.REFUSED, now_s, why)
                         ended.append(other)
 

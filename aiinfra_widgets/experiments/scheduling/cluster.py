@@ -24,6 +24,8 @@ class Cluster:
         free: Free slots of every node there is, by node id.
         held: Of every node, the slots that each job holds there.
         num_slots, num_busy: All slots, and those held.
+        draining: Nodes that take no new job, and leave with their last one.
+        version: Changes whenever nodes come, or begin to leave.
         num_partly_free: Free slots on nodes that also have busy ones: what a gang of whole nodes cannot have.
     """
 
@@ -47,6 +49,7 @@ class Cluster:
         self.free_memory: dict[int, float] = {}
         self.held: dict[int, dict[int, int]] = {}
         self.draining: set[int] = set()
+        self.version = 0
         self.num_slots = self.num_busy = self.num_partly_free = 0
         self._memory_of: dict[tuple[int, int], float] = {}
         self._count = [0] * (slots + 1)  # nodes that take jobs, by free slots
@@ -64,6 +67,7 @@ class Cluster:
         Raises:
             ModelInputError: A node that is there already.
         """
+        self.version += 1
         for node in nodes:
             if node in self.draining:
                 self.draining.discard(node)
@@ -83,6 +87,7 @@ class Cluster:
             ControlError: There is no such node.
         """
         self._need(node)
+        self.version += 1
         if node not in self.draining:
             self.draining.add(node)
             self._count[self.free[node]] -= 1

@@ -139,7 +139,7 @@ class Job:
         """Return the work left now, in seconds on its demanded nodes, taking its speed as proportional to its nodes."""
         if self.state is not State.RUNNING or now_s <= self.since_s:
             return self.remaining_s
-        return max(0.0, self.remaining_s - (now_s - self.since_s) * len(self.on) / self.nodes)
+        return max(0.0, self.remaining_s - (now_s - self.since_s) * (len(self.on) / self.nodes))
 
     def estimated_left_s(self, now_s: float) -> float:
         """Return what is left by the user's estimate: that minus the work done, at least 0."""

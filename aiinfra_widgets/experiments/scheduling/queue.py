@@ -13,10 +13,11 @@ from .jobs import Job
 class WaitingQueue:
     """Waiting jobs, sorted by a key; of equal keys the one submitted first comes first.
 
-    The key of a job must not change while it waits here.
+    Attributes:
+        groups: By group, its entries (key, number of submission, job) in order; none is empty.
     """
 
-    def __init__(self, key: Callable[[Job], Any], group: Callable[[Job], Any]) -> None:
+    def __init__(self, key: Callable[[Job, float], Any], group: Callable[[Job], Any]) -> None:
         self._key, self._group = key, group
         self.groups: dict[Any, SortedList] = {}
         self._size = 0
@@ -33,9 +34,9 @@ class WaitingQueue:
         entries = lists[0] if len(lists) == 1 else sorted(e for entries in lists for e in entries)
         return iter([entry[2] for entry in entries])
 
-    def add(self, job: Job) -> None:
-        """Take a job in."""
-        job.entry = (self._key(job), job.seq, job)
+    def add(self, job: Job, now_s: float) -> None:
+        """Take a job in; its key is made now and holds until it leaves."""
+        job.entry = (self._key(job, now_s), job.seq, job)
         group = self._group(job)
         entries = self.groups.get(group)
         if entries is None:
@@ -63,7 +64,3 @@ class WaitingQueue:
     def heads(self) -> list[Job]:
         """Return the first job of each group, in order."""
         return [entry[2] for entry in sorted(entries[0] for entries in self.groups.values())]
-
-    def in_group(self, group: Any) -> Iterator[Job]:
-        """Yield the jobs of one group in order, while the queue stays as it is."""
-        return (entry[2] for entry in self.groups.get(group, ()))

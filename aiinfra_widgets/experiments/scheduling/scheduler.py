@@ -86,7 +86,7 @@ class Scheduler(Books):
             self.queue.remove(job)
         job.priority = priority
         if waits:
-            self.queue.add(job)
+            self.queue.add(job, now_s)
         return job
 
     def set_policy(self, policy: Policy, now_s: float) -> None:
@@ -99,7 +99,7 @@ class Scheduler(Books):
         for job in self.running.values():
             policy.started(job, now_s)
         for job in waiting:
-            self.queue.add(job)
+            self.queue.add(job, now_s)
         self._refit(now_s)
 
     # --- what happens to the machine
@@ -286,6 +286,7 @@ class Scheduler(Books):
         if job.state is State.RUNNING:
             if job.stopping != why:
                 job.stopping = why
+                self.leaving[job.id] = job
                 self._outbox.append(Stop(job, why))
         else:
             self._end(job, WITHDRAWN[why], now_s)

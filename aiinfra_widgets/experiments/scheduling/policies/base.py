@@ -51,7 +51,11 @@ class View(Protocol):
 
     @property
     def running(self) -> Mapping[int, Job]:
-        """Jobs that hold nodes, by id; some may have been told to leave (`job.stopping`)."""
+        """Jobs that hold nodes, by id."""
+
+    @property
+    def leaving(self) -> Mapping[int, Job]:
+        """Those of them that were told to leave; their nodes are not free yet."""
 
     cluster: Cluster
     queue: WaitingQueue
@@ -68,8 +72,8 @@ class Policy(ABC):
     name: ClassVar[str]
     title: ClassVar[str]
 
-    def key(self, job: Job) -> Any:
-        """Return what the queue is sorted by, lowest first. It must not change while the job waits."""
+    def key(self, job: Job, now_s: float) -> Any:
+        """Return what the queue is sorted by, lowest first, of a job that joins it now."""
         return job.submit_s
 
     def group(self, job: Job) -> Any:

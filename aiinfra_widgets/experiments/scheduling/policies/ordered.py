@@ -25,9 +25,9 @@ class Sjf(Fifo):
 
     name, title = "sjf", "Shortest job first"
 
-    def key(self, job: Job) -> Any:
+    def key(self, job: Job, now_s: float) -> Any:
         """Return what the estimate leaves: a job that was preempted is shorter now."""
-        return job.estimated_left_s(0.0)
+        return job.estimated_left_s(now_s)
 
 
 class Priority(Fifo):
@@ -47,6 +47,6 @@ class Priority(Fifo):
             raise ModelInputError(f"ageing_per_s must be >= 0, got {ageing_per_s}; 0 switches ageing off")
         self.ageing_per_s = ageing_per_s
 
-    def key(self, job: Job) -> Any:
+    def key(self, job: Job, now_s: float) -> Any:
         """Return the rank at time 0, negated: the highest comes first."""
         return (self.ageing_per_s * job.submit_s - job.priority, job.submit_s)

@@ -1,0 +1,77 @@
+"""Elastic jobs: they shrink to let others in, and grow to fill what nobody wants."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ....errors import ModelInputError
+from ..jobs import Job
+from ..room import Room
+from .base import Action, Policy, Resize, Start, View, place
+
+
+class Elastic(Policy):
+    """First in, first out, with jobs that change their size.
+
+    The head starts on what is free, if that is at least its `min_nodes`. If not, running jobs give nodes up, those with the
+    most above their own `min_nodes` first. When nobody waits, running jobs grow up to their `max_nodes`.
+
+    Args:
+        resize_cost_s: What a resize costs a job; it grows only if it would be done earlier by more than that.
+
+    Source: the idea of Pollux and of Optimus, without their models of progress: speed is proportional to nodes.
+    """
+
+    name, title = "elastic", "Elastic"
+
+    def __init__(self, resize_cost_s: float = 0.0) -> None:
+        if not resize_cost_s >= 0:
+            raise ModelInputError(f"resize_cost_s must be >= 0, got {resize_cost_s}; what one resize costs, in seconds")
+        self.resize_cost_s = resize_cost_s
+
+    def least_nodes(self, job: Job) -> int:
+        """Return its `min_nodes`."""
+        return job.min_nodes
+
+    def plan(self, view: View, now_s: float) -> Iterator[Action]:
+        """Let the head in, at the cost of others if need be; if nobody waits, grow."""
+        while (head := view.queue.head()) is not None:
+            fitting = min(head.nodes, view.cluster.num_fitting(head.slots, head.memory_bytes))
+            if fitting < head.min_nodes:
+                yield from self._shrink(view, head)
+                return
+            nodes = place(view, head, fitting)
+            assert nodes is not None
+            yield Start(head, nodes)
+        yield from self._grow(view, now_s)
+
+    def _shrink(self, view: View, head: Job) -> list[Resize]:
+        """Return how running jobs make room for the head; nothing if they cannot, or if enough is coming free anyway."""
+        room = Room(view.cluster, head)
+        for job in view.running.values():
+            if job.stopping:
+                room.leave(job)
+            elif job.target is not None:
+                room.leave(job, [n for n in job.on if n not in job.target])
+        rich = [j for j in view.running.values() if not j.stopping and j.target is None and len(j.on) > j.min_nodes]
+        rich.sort(key=lambda j: j.min_nodes - len(j.on))
+        plan = []
+        for job in rich:
+            left = len(job.on)
+            while room.num_fitting < head.min_nodes and left > job.min_nodes:
+                left -= 1
+                room.leave(job, job.on[left : left + 1])
+            if left < len(job.on):
+                plan.append(Resize(job, job.on[:left]))
+        return plan if room.num_fitting >= head.min_nodes else []
+
+    def _grow(self, view: View, now_s: float) -> Iterator[Action]:
+        """Let running jobs take what is free, those with the smallest part of what they could use first."""
+        hungry = [j for j in view.running.values() if not j.stopping and j.target is None and len(j.on) < j.max_nodes]
+        for job in sorted(hungry, key=lambda j: len(j.on) / j.max_nodes):
+            fitting = view.cluster.num_fitting(job.slots, job.memory_bytes)
+            free = (place(view, job, fitting) or ()) if fitting else ()
+            more = tuple(n for n in free if n not in job.on)[: job.max_nodes - len(job.on)]
+            left_s = job.estimated_left_s(now_s) * job.nodes
+            if more and left_s / len(job.on) - left_s / (len(job.on) + len(more)) > self.resize_cost_s:
+                yield Resize(job, job.on + more)
