@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, Literal
 
 import numpy as np
@@ -110,12 +109,27 @@ def service_times(count: int, kind: ServiceKind, mean_s: float | None = None, **
     return ServiceTimes(kind, mean_s, **options).take(count)
 
 
-def balanced_branches(scv: float) -> tuple[float, float, float]:
+def service_kind(scv: float) -> ServiceKind:
+    """Return the kind of service that has this variability: deterministic, gamma, exponential or hyperexponential.
+
+    Raises:
+        ModelInputError: A negative variability.
+
+    Valid when: mean and variability are all that is known. Off by: two moments do not fix a distribution; tails differ.
+    Source: two-moment fits, Tijms 2003, appendix B.
+    """
+    need("scv", scv)
+    if scv in {0, 1}:
+        return "exponential" if scv else "deterministic"
+    return "gamma" if scv < 1 else "hyperexponential"
+
+
+def balanced_branches(scv: Any) -> tuple[Any, Any, Any]:
     """Return (share, mean of that branch, mean of the other) of two exponentials with mean 1 and balanced means.
 
     Both branches carry half of the work. With SCV 1 both are the same exponential.
     """
-    share = (1 + math.sqrt((scv - 1) / (scv + 1))) / 2
+    share = (1 + ((scv - 1) / (scv + 1)) ** 0.5) / 2
     return share, 1 / (2 * share), 1 / (2 * (1 - share))
 
 
