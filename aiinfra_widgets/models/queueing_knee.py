@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ._check import Number, magnitude, need, need_fraction
+from ._check import Number, magnitude, need
 from .queueing import offered
 from .queueing_general import allen_cunneen_wait_s
 from .queueing_percentiles import ggc_response_percentile_s
@@ -59,10 +59,12 @@ def knee_rate_per_s(
     Valid when: as `allen_cunneen_wait_s`. Off by: as `allen_cunneen_wait_s`. Source: Gunther 2011; convention.
     """
     need("stretch", stretch, 1)
+    offered(0.0, service_rate_per_s, num_servers)
     return _highest(
         lambda rate: allen_cunneen_wait_s(rate, service_rate_per_s, num_servers, arrival_scv, service_scv),
         (magnitude(stretch) - 1) / service_rate_per_s,
-        (service_rate_per_s, num_servers, arrival_scv, service_scv),
+        service_rate_per_s,
+        num_servers,
     )
 
 
@@ -87,20 +89,18 @@ def slo_rate_per_s(
 
     Valid when: as `ggc_response_percentile_s`. Off by: as `ggc_response_percentile_s`. Source: bisection.
     """
-    need_fraction("quantile", quantile)
     return _highest(
         lambda rate: ggc_response_percentile_s(
             rate, service_rate_per_s, num_servers, quantile, arrival_scv, service_scv
         ),
         slo_s,
-        (service_rate_per_s, num_servers, arrival_scv, service_scv, quantile),
+        service_rate_per_s,
+        num_servers,
     )
 
 
-def _highest(response_s: Callable[[Any], Any], limit_s: Number, arguments: tuple[Number, ...]) -> Any:
-    """highest_rate_per_s under the servers' capacity, in the shape of all arguments together."""
-    service_rate_per_s, num_servers, *_ = arguments
-    offered(0.0, service_rate_per_s, num_servers)
+def _highest(response_s: Callable[[Any], Any], limit_s: Number, service_rate_per_s: Number, num_servers: Number) -> Any:
+    """highest_rate_per_s under the servers' capacity, in the shape of all arguments of the response together."""
     need("limit_s", limit_s)
-    ones = np.ones(np.broadcast_shapes(*(np.shape(magnitude(a)) for a in arguments)))[()]
+    ones = np.ones(np.shape(magnitude(response_s(0.0))))[()]
     return highest_rate_per_s(response_s, limit_s, service_rate_per_s * (num_servers * ones))
