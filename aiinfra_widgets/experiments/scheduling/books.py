@@ -71,7 +71,8 @@ class Books:
         self._num_submitted = 0
 
     def _advance(self, now_s: float) -> None:
-        self.meters.advance(now_s, self.cluster, len(self.queue) + len(self.held))
+        if now_s != self.meters.now_s:
+            self.meters.advance(now_s, self.cluster, len(self.queue) + len(self.held))
 
     def _job(self, job_id: int) -> Job:
         if job_id in self.finals:

@@ -265,6 +265,8 @@ class Scheduler(Books):
         """Return what is to be done now, in order. It is already entered in the books: carry it out."""
         self._advance(now_s)
         self.meters.decisions += 1
+        if not (self.queue or self._outbox or self.policy.plans_for_none):
+            return []
         actions = [a for a in self._outbox if a.job.state is State.RUNNING]
         self._outbox = []
         actions += [self._carry_out(action, now_s) for action in self.policy.plan(self, now_s)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -28,18 +29,29 @@ class Reservation:
         start_s: When enough nodes are free; a time that has passed means "any moment now".
     """
 
-    def __init__(self, cluster: Cluster, head: Job, endings: SortedList) -> None:
+    def __init__(self, cluster: Cluster, head: Job, endings: list[Ending]) -> None:
+        """Find it.
+
+        Args:
+            cluster: The machine.
+            head: For whom.
+            endings: A heap of what runs; entries of jobs that have ended are thrown out as they are met.
+        """
         self.head, self._cluster = head, cluster
         self._version = cluster.version
         self._room = Room(cluster, head)  # as it will be at `start_s`
         self._awaited: SortedList = SortedList()  # who is gone by then
         self.start_s = -math.inf
-        for ending in endings:
-            if self._room.num_fitting >= head.nodes and ending[0] > self.start_s:
-                break
-            self._room.leave(ending[2])
-            self._awaited.add(ending)
-            self.start_s = ending[0]
+        met: list[Ending] = []
+        while endings and (self._room.num_fitting < head.nodes or endings[0][0] <= self.start_s):
+            ending = heapq.heappop(endings)
+            if ending[0] == ending[2].expected_end_s and ending not in met[-1:]:
+                self._room.leave(ending[2])
+                met.append(ending)
+                self.start_s = ending[0]
+        self._awaited.update(met)
+        for ending in met:
+            heapq.heappush(endings, ending)
 
     def holds(self, head: Job) -> bool:
         """Whether this is still the reservation of the head, on the same machine."""
@@ -88,8 +100,8 @@ class EasyBackfill(Fifo):
     name, title = "easy", "EASY backfill"
 
     def __init__(self) -> None:
-        self._endings: SortedList = SortedList()
-        self._ending_of: dict[int, Ending] = {}
+        self._endings: list[Ending] = []  # a heap; entries of jobs that have ended stay until they are met
+        self._num_running = 0
         self._reservation: Reservation | None = None
 
     def group(self, job: Job) -> Any:
@@ -98,8 +110,11 @@ class EasyBackfill(Fifo):
 
     def started(self, job: Job, now_s: float) -> None:
         """Note when the job should end."""
-        ending = self._ending_of[job.id] = (job.expected_end_s, job.seq, job)
-        self._endings.add(ending)
+        ending = (job.expected_end_s, job.seq, job)
+        heapq.heappush(self._endings, ending)
+        self._num_running += 1
+        if len(self._endings) > 2 * self._num_running + 64:
+            self._endings = sorted(e for e in self._endings if e[0] == e[2].expected_end_s)
         if self._reservation is not None:
             if self._reservation.head is job:
                 self._reservation = None
@@ -108,10 +123,9 @@ class EasyBackfill(Fifo):
 
     def ended(self, job: Job, now_s: float) -> None:
         """Forget it."""
-        ending = self._ending_of.pop(job.id)
-        self._endings.remove(ending)
+        self._num_running -= 1
         if self._reservation is not None:
-            self._reservation.ended(ending)
+            self._reservation.ended((job.expected_end_s, job.seq, job))
 
     def plan(self, view: View, now_s: float) -> Iterator[Action]:
         """Start the head while it fits; then fill the holes before its reservation."""

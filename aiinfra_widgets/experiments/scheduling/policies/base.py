@@ -67,10 +67,12 @@ class Policy(ABC):
     Attributes:
         name: In the registry and on the command line.
         title: For people.
+        plans_for_none: Whether it has something to do when nobody waits.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
+    plans_for_none: ClassVar[bool] = False
 
     def key(self, job: Job, now_s: float) -> Any:
         """Return what the queue is sorted by, lowest first, of a job that joins it now."""

@@ -23,6 +23,7 @@ class Elastic(Policy):
     """
 
     name, title = "elastic", "Elastic"
+    plans_for_none = True
 
     def __init__(self, resize_cost_s: float = 0.0) -> None:
         if not resize_cost_s >= 0:

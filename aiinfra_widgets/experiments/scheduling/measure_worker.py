@@ -1,0 +1,127 @@
+"""A node: trains the job that it was given, step by step, and listens between two steps; asleep while it has none."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import numpy as np
+from mpi4py import MPI
+
+from ...ranks.node import Node
+from . import wire
+from .measure_task import Task, Trainer
+from .spec import SchedulingSpec
+from .wire import Said, Word
+
+POLL_S = 5e-4
+#: Every column of a sample, whatever the rank's role is.
+SAMPLE = dict.fromkeys(("utilization_frac", "waiting_jobs", "running_jobs", "job_loss"), float("nan"))
+
+
+class WorkerRole:
+    """One node's side of the conversation."""
+
+    def __init__(self, spec: SchedulingSpec, node: Node, clock: np.ndarray) -> None:
+        self.node, self.clock, self.spec = node, clock, spec
+        self.trainer = Trainer(spec, node)
+        self.task: Task | None = None
+        self._word = Word.GO_ON
+        self._held = self._told = False
+        self._busy_s, self._since_s = 0.0, time.monotonic()
+
+    def join(self, spec: SchedulingSpec) -> None:
+        """Let go of the job, which the scheduler will hand out again; where a rank died, keep its state first."""
+        self.spec = spec
+        task, told = self.task, self._told
+        self.task, self._held, self._told, self._word = None, False, False, Word.GO_ON
+        if told:
+            if task:
+                task.leave()
+            return
+        # Nobody asked before: a rank died. Every survivor says which job it had; the first of a job's survivors saves it.
+        report = np.zeros(3)
+        if task:
+            task.abandon()
+            task.save() if task.leader or not task.path.exists() else None
+            report[:] = task.job, task.steps_left, 1
+        self.node.comm.Send(report, 0, wire.READY)
+
+    def window(self) -> dict[str, float] | None:
+        """Train until the scheduler says that the window is over; None when the run is."""
+        comm, status = self.node.comm, MPI.Status()
+        self._held = self._told = False
+        ending: np.ndarray | None = None
+        while True:
+            if comm.Iprobe(0, MPI.ANY_TAG, status):
+                message = np.empty(status.Get_count(MPI.DOUBLE))
+                comm.Recv(message, 0, status.Get_tag())
+                if status.Get_tag() == wire.WINDOW_END:
+                    ending = message
+                else:
+                    self._obey(status.Get_tag(), message)
+            elif self.task and not self._held:
+                self._step(bool(ending is not None and ending[0]))
+            else:
+                time.sleep(POLL_S)
+            if ending is not None and (not ending[0] or self.task is None or self._held):
+                return self._window_end(ending)
+
+    def _obey(self, tag: int, message: np.ndarray) -> None:
+        job = int(message[0])
+        if tag == wire.START:
+            members = [int(m) for m in message[len(wire.START_HEAD) :]]
+            self.task = Task(self.trainer, self.node, job, message[1 : len(wire.START_HEAD)], members, self.spec)
+            self._word = Word.GO_ON
+        elif self.task and self.task.job == job:
+            self._word = Word(int(message[1]))
+
+    def _step(self, boundary: bool) -> None:
+        task = self.task
+        assert task is not None
+        begun_s = time.monotonic()
+        word = Word.HOLD if boundary and self._word is Word.GO_ON else self._word
+        heard = task.step(word)
+        if task.finished:
+            self._leave(Said.FINISHED)
+        elif heard is Word.PREEMPT:
+            if task.leader:
+                task.save()
+            self._leave(Said.LEFT)
+        elif heard is Word.GIVE_UP:
+            self._leave(Said.LEFT)
+        elif heard is Word.HOLD:
+            if task.leader:
+                task.save()
+            self._held = True
+        elif task.leader and time.monotonic() - task.saved_s > self.spec.save_every_s:
+            task.save()
+            self._say(Said.SAVED)
+        self._busy_s += time.monotonic() - begun_s
+
+    def _leave(self, said: Said) -> None:
+        assert self.task is not None
+        self._say(said)
+        self.task.leave()
+        self.task, self._word = None, Word.GO_ON
+
+    def _say(self, said: Said) -> None:
+        task = self.task
+        if task and task.leader:
+            self.node.comm.Send(np.array([said, task.job, max(task.steps_left, 0.0), task.loss]), 0, wire.STATUS)
+
+    def _window_end(self, message: np.ndarray) -> dict[str, float] | None:
+        verdict, over, self.clock[0] = message
+        self.node.verdict = int(verdict)
+        if verdict:
+            self._told = True
+            task = self.task
+            report = [task.job, task.steps_left, 1] if task else [0, 0, 0]
+            self.node.comm.Send(np.array(report, float), 0, wire.READY)
+        else:
+            self._say(Said.PROGRESS)
+        now = time.monotonic()
+        busy = min(self._busy_s / max(now - self._since_s, 1e-9), 1.0)
+        self._busy_s, self._since_s = 0.0, now
+        loss = self.task.loss if self.task else math.nan
+        return None if over else {**SAMPLE, "utilization_frac": busy, "job_loss": loss}
