@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from ...errors import ControlError
 from .cluster import Cluster
 from .holdings import Holdings
+from .hourly import HourlyTrace
 from .jobs import Job, State
 from .meters import Meters
 from .policies.base import Action, Policy, Preempt, Resize, Start
@@ -43,6 +44,7 @@ class Books:
         record: bool = True,
         keep: bool = True,
         on_end: Callable[[Job], None] | None = None,
+        traces: Mapping[str, HourlyTrace] | None = None,
     ) -> None:
         """Open the books.
 
@@ -53,6 +55,7 @@ class Books:
             record: Keep the intervals for a Gantt chart. Memory: one row for each job and node.
             keep: Keep final jobs. Without, memory is bounded by the jobs in the system, and one entry for each that ended.
             on_end: See above.
+            traces: Values over time by name, for the meters to weigh the accelerators' time with.
         """
         self.cluster, self.policy = cluster, policy
         self.most_nodes = max(most_nodes or 0, cluster.num_nodes)
@@ -63,7 +66,7 @@ class Books:
         self.leaving: dict[int, Job] = {}
         self.queue = WaitingQueue(policy.key, policy.group)
         self.holdings = Holdings(cluster, record)
-        self.meters = Meters()
+        self.meters = Meters(traces=dict(traces or {}))
         self.on_end = on_end
         self._keep = keep
         self._waits_for: dict[int, list[int]] = {}  # of a job that is not done, those that depend on it
@@ -141,7 +144,6 @@ class Books:
         if isinstance(action, Start):
             job.move(State.RUNNING)
             self.queue.remove(job)
-            job.charged_s = now_s
             self.holdings.take(job, action.nodes, now_s)
             self.running[job.id] = job
             if job.start_s is None:

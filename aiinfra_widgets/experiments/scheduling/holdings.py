@@ -32,8 +32,7 @@ class Holdings:
     def take(self, job: Job, nodes: Nodes, now_s: float) -> None:
         """Give a job more nodes."""
         self.cluster.allocate(job.id, nodes, job.slots, job.memory_bytes)
-        job.held_node_s += len(job.on) * (now_s - job.charged_s)
-        job.charged_s = now_s
+        self.charge(job, now_s)
         job.on += nodes
         if self._record:
             for node in nodes:
@@ -42,11 +41,17 @@ class Holdings:
     def give_back(self, job: Job, nodes: Nodes, now_s: float) -> None:
         """Free some nodes of a job, or all."""
         self.cluster.release(job.id, nodes)
-        job.held_node_s += len(job.on) * (now_s - job.charged_s)
-        job.charged_s = now_s
+        self.charge(job, now_s)
         job.on = () if nodes == job.on else tuple(n for n in job.on if n not in nodes)
         if self._record:
             self.intervals += [Interval(job.id, n, self._since.pop((job.id, n)), now_s) for n in nodes]
+
+    def charge(self, job: Job, now_s: float) -> None:
+        """Bring up to date for how long a job has held how many nodes."""
+        if job.on:
+            job.held_s += now_s - job.charged_s
+            job.held_node_s += len(job.on) * (now_s - job.charged_s)
+        job.charged_s = now_s
 
     def open_intervals(self, now_s: float) -> list[Interval]:
         """Return the bars that are not over, as if they ended now."""

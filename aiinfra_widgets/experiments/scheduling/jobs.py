@@ -61,8 +61,9 @@ class Job:
         stopping: "preempt", "cancel" or "kill" while it is told to leave its nodes and has not left them yet.
         start_s, end_s: First start, final state; None before.
         segments: How often it was started or resized: pieces of its run with one set of nodes.
-        held_node_s: Node-seconds held so far, up to `charged_s`.
+        held_s, held_node_s: For how long it held nodes, and node-seconds, up to `charged_s`.
         expected_end_s: When its estimate says that it ends; only while it runs.
+        seq, entry: Number of its submission, and its place in the queue; for the scheduler.
         event: For the driver, e.g. the number of its pending end event.
     """
 
@@ -91,6 +92,7 @@ class Job:
     start_s: float | None = field(default=None, init=False)
     end_s: float | None = field(default=None, init=False)
     segments: int = field(default=0, init=False)
+    held_s: float = field(default=0.0, init=False)
     held_node_s: float = field(default=0.0, init=False)
     charged_s: float = field(default=0.0, init=False)
     expected_end_s: float = field(default=math.inf, init=False)

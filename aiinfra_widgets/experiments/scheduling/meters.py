@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ...errors import ControlError
 from .cluster import Cluster
+from .hourly import HourlyTrace
 
 
 @dataclass(slots=True)
@@ -20,6 +21,8 @@ class Meters:
         node_s: Node-seconds that were there.
         waiting_job_s: Jobs that waited, times how long: mean queue length is this over the time.
         decisions: How often the policy was asked.
+        traces: Values over time (carbon intensity, price) by name.
+        weighted: For each trace, busy and all accelerator-seconds times its value at that time.
     """
 
     now_s: float | None = None
@@ -29,6 +32,8 @@ class Meters:
     node_s: float = 0.0
     waiting_job_s: float = 0.0
     decisions: int = 0
+    traces: dict[str, HourlyTrace] = field(default_factory=dict)
+    weighted: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def advance(self, now_s: float, cluster: Cluster, num_waiting: int) -> None:
         """Add the time since the last reading, during which nothing changed.
@@ -41,6 +46,10 @@ class Meters:
             return
         dt = now_s - self.now_s
         if dt > 0:
+            for name, trace in self.traces.items():
+                value_s = trace.integral(self.now_s, now_s)
+                busy, every = self.weighted.get(name, (0.0, 0.0))
+                self.weighted[name] = (busy + value_s * cluster.num_busy, every + value_s * cluster.num_slots)
             self.now_s = now_s
             self.slot_s += dt * cluster.num_slots
             self.busy_slot_s += dt * cluster.num_busy

@@ -14,7 +14,7 @@ class WaitingQueue:
     """Waiting jobs, sorted by a key; of equal keys the one submitted first comes first.
 
     Attributes:
-        groups: By group, its entries (key, number of submission, job) in order; none is empty.
+        groups: By group, its entries (key, number of submission, job) in order; some may be empty.
     """
 
     def __init__(self, key: Callable[[Job, float], Any], group: Callable[[Job], Any]) -> None:
@@ -46,11 +46,7 @@ class WaitingQueue:
 
     def remove(self, job: Job) -> None:
         """Let a job go."""
-        group = self._group(job)
-        entries = self.groups[group]
-        entries.remove(job.entry)
-        if not entries:
-            del self.groups[group]
+        self.groups[self._group(job)].remove(job.entry)
         job.entry = None
         self._size -= 1
 
@@ -58,9 +54,9 @@ class WaitingQueue:
         """Return the first job of all, or None."""
         if self._size == 0:
             return None
-        first: Job = min([entries[0] for entries in self.groups.values()])[2]
+        first: Job = min([entries[0] for entries in self.groups.values() if entries])[2]
         return first
 
     def heads(self) -> list[Job]:
         """Return the first job of each group, in order."""
-        return [entry[2] for entry in sorted(entries[0] for entries in self.groups.values())]
+        return [entry[2] for entry in sorted(entries[0] for entries in self.groups.values() if entries)]

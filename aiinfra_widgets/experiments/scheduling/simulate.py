@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
 from ...errors import ModelInputError
 from .cluster import Cluster
 from .holdings import Interval
+from .hourly import HourlyTrace
 from .jobs import Job, State, check_dependencies
 from .meters import Meters
 from .policies.base import Policy, Preempt, Resize, Start
@@ -85,6 +86,7 @@ def simulate(
     most_nodes: int | None = None,
     record: bool = True,
     on_end: Callable[[Job], None] | None = None,
+    traces: Mapping[str, HourlyTrace] | None = None,
 ) -> Result:
     """Run a stream of jobs to its end.
 
@@ -99,11 +101,14 @@ def simulate(
         most_nodes: See `Scheduler`.
         record: Keep jobs and intervals. Without, memory is bounded by the jobs in the system plus one entry for each job.
         on_end: Called with each job that has become final.
+        traces: Values over time by name (`carbon`, `price`), for the meters.
 
     Raises:
         ModelInputError: Bad jobs: unsorted, an id twice, a circle of dependencies.
     """
-    return Simulation(jobs, cluster, policy, duration_s, costs or Costs(), changes, most_nodes, record, on_end).run()
+    machine = Cluster(cluster) if isinstance(cluster, int) else cluster
+    scheduler = Scheduler(machine, policy, most_nodes=most_nodes, record=record, keep=record, traces=traces)
+    return Simulation(scheduler, jobs, duration_s, costs or Costs(), changes, record, on_end).run()
 
 
 # What happens first when several things happen at the same time.
@@ -115,23 +120,19 @@ class Simulation:
 
     def __init__(
         self,
+        scheduler: Scheduler,
         jobs: Iterable[Job],
-        cluster: Cluster | int,
-        policy: Policy,
         duration_s: Duration | None,
         costs: Costs,
         changes: Iterable[Change],
-        most_nodes: int | None,
         record: bool,
         on_end: Callable[[Job], None] | None,
     ) -> None:
-        machine = Cluster(cluster) if isinstance(cluster, int) else cluster
+        self.scheduler = scheduler
+        self.scheduler.on_end = self._note_end
         self.ended: list[Job] = []
         self.num_by_state: dict[State, int] = {}
         self._on_end, self._record = on_end, record
-        self.scheduler = Scheduler(
-            machine, policy, most_nodes=most_nodes, record=record, keep=record, on_end=self._note_end
-        )
         self._duration_s, self._costs = duration_s, costs
         self._arrivals = _in_order(jobs)
         self._events: list[tuple[float, int, int, object]] = []

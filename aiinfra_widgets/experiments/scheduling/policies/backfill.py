@@ -142,7 +142,7 @@ class EasyBackfill(Fifo):
         """Return the start of the first job in the queue that may overtake the head."""
         best: Any = None
         for (num_nodes, slots, memory_bytes), entries in view.queue.groups.items():
-            if best is not None and best[0] < entries[0]:
+            if not entries or (best is not None and best[0] < entries[0]):
                 continue
             nodes = view.cluster.place(num_nodes, slots, memory_bytes)
             if nodes is None:
