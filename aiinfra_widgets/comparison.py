@@ -115,9 +115,9 @@ def explain(exp: Experiment, segment: Segment, most: int = 2) -> list[str]:
         more = "more" if gap > 0 else "less"
         was = f"{show(part, p)} predicted" if p is not None else "not predicted"
         found.append(f"{label} took {show(part, abs(gap))} {more} than expected ({show(part, m)} measured, {was}).")
-    return (own + found)[:most] or [
-        f"Every part is within 5 % of the {quantity(exp.compared[0]).label.lower()} of what was predicted."
-    ]
+    if own or found or not exp.parts:
+        return (own + found)[:most]
+    return [f"Every part is within 5 % of the {quantity(exp.compared[0]).label.lower()} of what was predicted."]
 
 
 def curve_points(curve: Curve, segments: Sequence[Segment]) -> list[Mapping[str, Any]]:

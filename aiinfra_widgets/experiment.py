@@ -91,7 +91,7 @@ class Observed:
     Attributes:
         begun_s, steady_s, ended_s: Monotonic time of its beginning, of the end of its warm-up, and of its last tick.
         ticks: Its ticks after the warm-up, all nodes combined, one row each.
-        records: Its rows of each table of `Experiment.records`, with `node` and `t_s` (monotonic, when written).
+        records: Its rows of each table of `Experiment.records`, with `writer` (a node) and `t_s` (monotonic, when written).
         run: The rows of all segments so far, where a quantity belongs to the whole run.
     """
 

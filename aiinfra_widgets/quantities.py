@@ -138,6 +138,9 @@ QUANTITIES: dict[str, Quantity] = _table(
         "lower",
         part="runtime",
     ),
+    Quantity("mean_wait_s", "Waiting", "s", "Mean time in a queue, before anything is done.", "lower", part="wait"),
+    Quantity("p95_wait_s", "95th percentile of waiting", "s", "Nineteen of twenty wait no longer than this.", "lower"),
+    Quantity("utilization_frac", "Utilisation", "frac", "Share of the time that a node is busy.", "neither"),
     Quantity("injected_time_s", "Injected", "s", "Delay that you added on purpose.", "neither", part="injected"),
     Quantity(
         "samples_per_s",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -76,6 +76,11 @@ class Node:
     def size(self) -> int:
         """Number of active nodes."""
         return int(self.comm.size)
+
+    def ids(self, ranks: Sequence[int] | None = None) -> list[int]:
+        """Return the numbers in the pool of these active nodes, all of them if not given."""
+        of = list(range(self.size)) if ranks is None else list(ranks)
+        return [int(i) for i in MPI.Group.Translate_ranks(self.comm.Get_group(), of, self.world.Get_group())]
 
     @property
     def controller(self) -> bool:

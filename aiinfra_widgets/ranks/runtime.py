@@ -231,7 +231,7 @@ class Runtime:
             return
         cost_s = time.perf_counter() - begun_s
         if plan.members != old and self.node.controller:
-            sizes = {"nodes": len(plan.members), "before": len(old)}
+            sizes = {"nodes": self.spec.nodes, "before": len(old) - self.spec.coordinators}
             self.event("resized", tick=self.program.tick, **sizes, resize_time_s=cost_s)
         self._begin_segment(",".join(plan.requests) or "change")
 

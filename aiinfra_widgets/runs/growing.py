@@ -9,7 +9,7 @@ import numpy as np
 if TYPE_CHECKING:
     import pandas as pd
 
-WHOLE = frozenset({"incarnation", "node", "tick", "nodes", "segment"})
+WHOLE = frozenset({"incarnation", "node", "writer", "tick", "nodes", "segment"})
 
 
 class Growing:

@@ -79,7 +79,7 @@ class RunDir:
         return self.path / "samples" / f"{incarnation}-{node}.csv"
 
     def events(self, incarnation: int, writer: int | str) -> Path:
-        """Events of one node, or of the launcher."""
+        """Events of one node, of a companion, or of the launcher."""
         return self.path / "events" / f"{incarnation}-{writer}.jsonl"
 
     def records(self, incarnation: int, node: int, table: str) -> Path:
@@ -91,13 +91,13 @@ class RunDir:
         """What the experiment's programme keeps for itself."""
         return self.path / "work"
 
-    def heartbeat(self, incarnation: int, node: int) -> Path:
-        """Its modification time says when the node last reached a boundary."""
-        return self.path / "heartbeats" / f"{incarnation}-{node}"
+    def heartbeat(self, incarnation: int, writer: int | str) -> Path:
+        """Its modification time says when the node last reached a boundary, or a companion last showed that it works."""
+        return self.path / "heartbeats" / f"{incarnation}-{writer}"
 
-    def log(self, incarnation: int, node: int) -> Path:
-        """What the node printed."""
-        return self.path / "logs" / f"{incarnation}-{node}.log"
+    def log(self, incarnation: int, writer: int | str) -> Path:
+        """What the node or the companion printed."""
+        return self.path / "logs" / f"{incarnation}-{writer}.log"
 
     def outcome(self, incarnation: int) -> Path:
         """The controller's sentinel: written once, when the incarnation ends by its own decision."""

@@ -155,7 +155,7 @@ class RunReader:
 
         frames = []
         for path in self._files("samples", ".csv"):
-            frame = self._fresh_rows(path, HEAD)
+            frame = self._fresh_rows(path, HEAD, "node")
             if frame is None:
                 continue
             frames.append(frame)
@@ -168,7 +168,7 @@ class RunReader:
         self._merge(fresh)
         return True
 
-    def _fresh_rows(self, path: Path, head: tuple[str, ...]) -> pd.DataFrame | None:
+    def _fresh_rows(self, path: Path, head: tuple[str, ...], whose: str) -> pd.DataFrame | None:
         """Return what was appended to a file of samples or records since the last look, with its incarnation and node."""
         data = self._tail(path)
         if data and path not in self._columns:
@@ -176,11 +176,11 @@ class RunReader:
             self._columns[path] = first.decode().split(",")
         if not data:
             return None
-        incarnation, node = (int(x) for x in path.stem.split("-")[:2])
+        incarnation, who = (int(x) for x in path.stem.split("-")[:2])
         frame = _rows(data, self._columns[path], head)
         if frame.empty:
             return None
-        frame.insert(0, "node", node)
+        frame.insert(0, whose, who)
         frame.insert(0, "incarnation", incarnation)
         return frame
 
@@ -189,15 +189,15 @@ class RunReader:
         fresh = False
         for table, columns in self.experiment.records.items():
             for path in self._files("records", f"-{table}.csv"):
-                frame = self._fresh_rows(path, RECORD_HEAD)
+                frame = self._fresh_rows(path, RECORD_HEAD, "writer")
                 if frame is not None:
-                    whole = ("incarnation", "node", *RECORD_HEAD, *columns)
+                    whole = ("incarnation", "writer", *RECORD_HEAD, *columns)
                     self._records.setdefault(table, Growing(whole)).append(frame)
                     fresh = True
         return fresh
 
     def records(self, table: str) -> pd.DataFrame:
-        """Return every row of one record of the experiment, in the order in which they were read.
+        """Return every row of one record of the experiment, in the order in which they were read, with the node that wrote it.
 
         Raises:
             UnknownNameError: The experiment declares no such record.
@@ -205,7 +205,7 @@ class RunReader:
         declared = self.experiment.records
         if table not in declared:
             raise UnknownNameError(f"{self.experiment.name} has no record {table!r}; {near(table, declared)}")
-        return self._records.get(table, Growing(("incarnation", "node", *RECORD_HEAD, *declared[table]))).frame()
+        return self._records.get(table, Growing(("incarnation", "writer", *RECORD_HEAD, *declared[table]))).frame()
 
     def _merge(self, fresh: pd.DataFrame) -> None:
         """Combine the rows of all nodes of a tick, once every node of that tick has reported."""

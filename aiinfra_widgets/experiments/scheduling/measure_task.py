@@ -59,6 +59,7 @@ class Task:
     """One job while it holds this node.
 
     Attributes:
+        members: Their numbers in the pool.
         steps_left: Steps on the demanded nodes; one step on more nodes counts for more.
         leader: Whether this member speaks for the job.
     """
@@ -73,7 +74,7 @@ class Task:
         self.comm = node.comm.Create_group(group, tag=job % 1000)
         self.comm.Set_errhandler(MPI.ERRORS_RETURN)
         self.leader = self.comm.rank == 0
-        self.members = list(members)
+        self.members = node.ids(members)
         trainer.reset()
         self.loss, self.steps = float("nan"), 0
         if resumed and self.path.exists():

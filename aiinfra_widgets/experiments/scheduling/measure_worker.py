@@ -22,35 +22,35 @@ SAMPLE = dict.fromkeys(("utilization_frac", "waiting_jobs", "running_jobs", "job
 class WorkerRole:
     """One node's side of the conversation."""
 
-    def __init__(self, spec: SchedulingSpec, node: Node, clock: np.ndarray) -> None:
-        self.node, self.clock, self.spec = node, clock, spec
-        self.trainer = Trainer(spec, node)
+    def __init__(self, spec: SchedulingSpec, node: Node, clock: np.ndarray, trainer: Trainer) -> None:
+        self.node, self.clock, self.spec, self.trainer = node, clock, spec, trainer
         self.task: Task | None = None
         self._word = Word.GO_ON
-        self._held = self._told = False
+        self._held = False
         self._busy_s, self._since_s = 0.0, time.monotonic()
 
     def join(self, spec: SchedulingSpec) -> None:
         """Let go of the job, which the scheduler will hand out again; where a rank died, keep its state first."""
         self.spec = spec
-        task, told = self.task, self._told
-        self.task, self._held, self._told, self._word = None, False, False, Word.GO_ON
-        if told:
-            if task:
-                task.leave()
-            return
-        # Nobody asked before: a rank died. Every survivor says which job it had; the first of a job's survivors saves it.
+        task, rests = self.task, self._held
+        self.task, self._held, self._word = None, False, Word.GO_ON
         report = np.zeros(3)
-        if task:
-            task.abandon()
-            task.save() if task.leader or not task.path.exists() else None
+        if task and rests:
+            task.leave()
             report[:] = task.job, task.steps_left, 1
-        self.node.comm.Send(report, 0, wire.READY)
+        elif task:  # a rank died in the midst of it
+            task.abandon()
+            alive = set(self.node.ids())
+            first = next(m for m in task.members if m in alive)
+            if first == self.node.id:
+                task.save()
+            report[:] = task.job, task.steps_left, first == self.node.id
+        self.node.comm.Send(report, 0, wire.REPORT)
 
     def window(self) -> dict[str, float] | None:
         """Train until the scheduler says that the window is over; None when the run is."""
         comm, status = self.node.comm, MPI.Status()
-        self._held = self._told = False
+        self._held = False
         ending: np.ndarray | None = None
         while True:
             if comm.Iprobe(0, MPI.ANY_TAG, status):
@@ -114,10 +114,7 @@ class WorkerRole:
         verdict, over, self.clock[0] = message
         self.node.verdict = int(verdict)
         if verdict:
-            self._told = True
-            task = self.task
-            report = [task.job, task.steps_left, 1] if task else [0, 0, 0]
-            self.node.comm.Send(np.array(report, float), 0, wire.READY)
+            self.node.comm.Send(np.empty(0), 0, wire.READY)
         else:
             self._say(Said.PROGRESS)
         now = time.monotonic()

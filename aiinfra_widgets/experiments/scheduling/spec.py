@@ -9,7 +9,7 @@ from pydantic import model_validator
 from ...experiment import Fields, Spec, knob
 
 POLICIES = (
-    "fifo", "priority", "sjf", "srtf", "easy", "fair_share", "drf", "gang", "elastic", "deadline", "carbon_aware", "price_aware",
+    "fifo", "priority", "sjf", "srtf", "easy", "fair_share", "drf", "gang", "elastic", "deadline", "carbon", "price",
 )  # fmt: skip
 WORKLOADS = ("net-10-5-2", "digits-perceptron", "digits-cnn")
 

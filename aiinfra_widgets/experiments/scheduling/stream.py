@@ -18,7 +18,7 @@ def stream(spec: SchedulingSpec) -> list[Job]:
         DataError: A trace file that cannot be read.
     """
     if spec.trace_file:
-        from .traces import scaled, read_trace
+        from .traces import read_trace, scaled
 
         return scaled(read_trace(spec.trace_file), spec)
     rng = np.random.default_rng([spec.seed, 77])

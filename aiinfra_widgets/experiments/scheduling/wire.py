@@ -13,8 +13,10 @@ STOP = 82
 WINDOW_END = 83
 #: Leader to scheduler: Said, job, steps left, loss.
 STATUS = 84
-#: Node to scheduler, before a boundary that changes something: job or 0, steps left, 1 where that state is on disk.
+#: Node to scheduler, before a boundary that may change something: its job rests between two steps, and its leader saved it.
 READY = 85
+#: Node to scheduler, at every change of Spec or ranks: job or 0, steps left, 1 where this node has that state on disk.
+REPORT = 86
 
 
 class Word(IntEnum):

@@ -19,6 +19,7 @@ from ...experiment import Spec
 from ...ranks.node import Arrays, Node, Program
 from .measure_desk import DeskRole
 from .measure_server import ServerRole
+from .measure_services import make_service
 from .spec import ServingSpec
 
 
@@ -33,6 +34,8 @@ class Serving(Program):
         #: Seconds of load so far, without pauses; every rank knows it, so that any of them can become the desk.
         self.clock = np.zeros(1)
         self.role: DeskRole | ServerRole | None = None
+        #: Loaded before the run begins, also on a rank that idles: a server that comes must not keep its first request waiting.
+        self.service = make_service(spec, node.cache, slow=False)
 
     def state(self) -> Arrays:
         """The clock; what waits at the desk is not state: it is asked for again."""
@@ -42,9 +45,11 @@ class Serving(Program):
         """Take up a changed Spec, or another set of ranks."""
         assert isinstance(spec, ServingSpec)
         self.spec = spec
-        kind: type[DeskRole | ServerRole] = DeskRole if self.node.rank == 0 else ServerRole
-        if not isinstance(self.role, kind):
-            self.role = kind(spec, self.node, self.clock)
+        if not isinstance(self.role, DeskRole if self.node.rank == 0 else ServerRole):
+            desk = self.node.rank == 0
+            self.role = (
+                DeskRole(spec, self.node, self.clock) if desk else ServerRole(spec, self.node, self.clock, self.service)
+            )
         self.role.join(spec)
 
     def advance(self) -> Mapping[str, float] | None:

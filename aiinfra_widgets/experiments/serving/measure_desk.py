@@ -38,7 +38,7 @@ class DeskRole:
         self.desk = Desk(spec, max(node.size - 1, 1), seed=spec.seed)
         self.gate = _gate(spec, node)
         self.scaler: Steady | None = None
-        self._origin_s = time.monotonic() - float(clock[0]) - node.paused_s
+        self._origin_s = math.nan  # set when the first window begins, and every server is ready
         self._requests = 0
         self._ended: list[Request] = []
         self._said_s = -math.inf
@@ -69,6 +69,8 @@ class DeskRole:
         """Offer, hand out and take answers for one window; None when the load is over."""
         spec, node = self.spec, self.node
         now = time.monotonic()
+        if math.isnan(self._origin_s):
+            self._origin_s = now - float(self.clock[0]) - node.paused_s
         window, end_s = Window(now), now + spec.window_s
         self._ended.clear()
         self.load.fetch(self._clock_s(end_s))

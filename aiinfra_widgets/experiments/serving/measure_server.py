@@ -22,19 +22,16 @@ POLL_S = 1e-4
 class ServerRole:
     """One server's side of the conversation."""
 
-    def __init__(self, spec: ServingSpec, node: Node, clock: np.ndarray) -> None:
-        self.node, self.clock = node, clock
-        self.spec = spec
-        self.service: Service | Continuous | None = None
+    def __init__(self, spec: ServingSpec, node: Node, clock: np.ndarray, service: Service | Continuous) -> None:
+        self.node, self.clock, self.spec, self.service = node, clock, spec, service
         self._busy_s = 0.0
         self._since_s = time.monotonic()
 
     def join(self, spec: ServingSpec) -> None:
         """Take up a changed Spec; a service that may hold requests of a desk that is gone is made anew."""
         slow = spec.slow_node == self.node.rank - 1
-        keep = self.service is not None and (spec.batching == "continuous") == (self.spec.batching == "continuous")
-        if keep and not getattr(self.service, "active", 0):
-            assert self.service is not None
+        same = (spec.batching == "continuous") == (self.spec.batching == "continuous")
+        if same and not getattr(self.service, "active", 0):
             self.service.configure(spec, slow)
         else:
             self.service = make_service(spec, self.node.cache, slow)
@@ -75,7 +72,6 @@ class ServerRole:
             for demand in demands:
                 service.add(demand)
             return
-        assert service is not None
         self._answer(service.serve(demands, ready_s=float(rows[0, 3])))  # type: ignore[union-attr]
 
     def _step(self) -> bool:

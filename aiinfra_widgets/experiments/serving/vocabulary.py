@@ -12,7 +12,6 @@ REQUESTS = (
 
 QUANTITIES = (
     Quantity("mean_response_s", "Mean response time", "s", "From when a request was meant to arrive until its answer is back.", "lower"),
-    Quantity("mean_wait_s", "Waiting", "s", "Mean time of a request in a queue.", "lower", part="wait"),
     Quantity("mean_service_s", "Service", "s", "Mean time that a server works on a request.", "lower", part="compute"),
     Quantity("dispatch_time_s", "Way back", "s", "From the end of the service until the desk has it.", "lower", part="communication"),
     Quantity("p50_response_s", "Median response", "s", "Half of the answers are back within this time.", "lower"),
@@ -27,7 +26,6 @@ QUANTITIES = (
     Quantity("failed_frac", "Failed", "frac", "Share of the requests that were rejected or given up.", "lower"),
     Quantity("slo_goodput_per_s", "Goodput", RATE, "Answers per second that kept the promise.", "higher"),
     Quantity("above_slo_s", "Time above the promise", "s", "Time in which one answer of twenty broke the promise.", "lower"),
-    Quantity("utilization_frac", "Utilisation", "frac", "Share of the time that a server is busy.", "neither"),
     Quantity("batch_size", "Batch", "requests", "Mean number of requests that are served together.", "neither"),
     Quantity("lateness_s", "Generator lateness", "s", "How late the load itself was, at worst.", "lower", combine="max"),
     Quantity("energy_per_request_j", "Energy per request", "J", "Energy of the machine for each answer.", "lower"),

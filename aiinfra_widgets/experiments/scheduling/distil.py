@@ -1,0 +1,5 @@
+"""placeholder"""
+
+
+def distil(spec, machine, observed):
+    return {}

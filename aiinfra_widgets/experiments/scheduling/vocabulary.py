@@ -1,0 +1,41 @@
+"""What is predicted and measured of a schedule."""
+
+from __future__ import annotations
+
+from ...quantities import Quantity
+
+QUANTITIES = (
+    Quantity("makespan_s", "Makespan", "s", "From the first submission until the last job is done.", "lower"),
+    Quantity("mean_turnaround_s", "Mean turnaround", "s", "From submission until a job is done.", "lower"),
+    Quantity("mean_run_s", "Running", "s", "Mean time of a job on its nodes.", "lower", part="compute"),
+    Quantity(
+        "mean_slowdown",
+        "Mean slowdown",
+        "x",
+        "Turnaround over the run time alone, short jobs counted as longer.",
+        "lower",
+    ),
+    Quantity(
+        "fairness_frac", "Fairness", "frac", "Jain's index of the users' slowdowns: 100 % is equal for all.", "higher"
+    ),
+    Quantity(
+        "fragmentation_frac", "Fragmentation", "frac", "Share of the free time of nodes while somebody waited.", "lower"
+    ),
+    Quantity(
+        "late_frac",
+        "Late",
+        "frac",
+        "Share of the jobs with a deadline that missed it, or were refused for it.",
+        "lower",
+    ),
+    Quantity("jobs_done", "Jobs done", "jobs", "Jobs that ended as they should.", "higher"),
+    Quantity("waiting_jobs", "Waiting jobs", "jobs", "Jobs that could start if nodes were free.", "lower"),
+    Quantity("running_jobs", "Running jobs", "jobs", "Jobs that hold nodes.", "neither"),
+    Quantity("job_loss", "Training loss", "loss", "Mean loss of the jobs that train.", "lower"),
+)
+#: Columns of the records. Times are seconds of the run, which a pause stops.
+INTERVALS = ("job", "node", "start_s", "end_s")
+JOBS = (
+    "job", "submit_s", "start_s", "end_s", "state", "segments", "held_node_s", "nodes", "work_s", "priority", "user", "deadline_s",
+    "loss",
+)  # fmt: skip
