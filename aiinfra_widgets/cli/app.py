@@ -136,6 +136,33 @@ def watch(
     show.result(reader)
 
 
+@app.command()
+def ask(
+    name: Annotated[str, typer.Argument(metavar="RUN", help='A run\'s id, the end of one, "last", or a path.')],
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[key=value ...] [VERB [argument=value ...]]", help="Live fields to set, or what to do."
+        ),
+    ],
+    wait: Annotated[float, typer.Option(help="Seconds to wait for the answer.")] = 10.0,
+    runs: Annotated[Path | None, typer.Option(help="Folder of run directories.")] = None,
+    json_: Json = False,
+) -> None:
+    """Change a run that goes on, whoever started it, or do something to it: "nodes=2", "checkpoint"; say what became of it."""
+    from ..launch.schedule import ask_now
+    from ..launch.session import Session
+    from ..runs.layout import find
+    from ..runs.reader import RunReader
+    from . import show
+
+    session = Session(grace_s=0.0, runs=runs)
+    reader = RunReader(find(name, session.runs))
+    answer = ask_now(session, reader, words, wait_s=wait)
+    show.as_json(answer) if json_ else show.answer(answer, reader.experiment.tick)
+    raise typer.Exit(1 if answer["kind"] == "refused" else 0)
+
+
 @app.command("runs")
 def runs_(
     runs: Annotated[Path | None, typer.Option(help="Folder of run directories.")] = None, json_: Json = False

@@ -19,6 +19,7 @@ from ..machine.profile import QUIET_FRAC
 from ..quantities import quantity, show
 from ..runs.reader import RunReader
 from ..runs.status import Status, status, traceback_of
+from ..widgets.words import plural, said
 
 if TYPE_CHECKING:
     from ..experiment import Experiment
@@ -98,8 +99,8 @@ def result(reader: RunReader) -> None:
     now, out = status(reader), _out()
     for segment in reader.segments():
         found = compare(reader.experiment, segment)
-        nodes = "1 node" if segment.spec.nodes == 1 else f"{segment.spec.nodes} nodes"
-        title = f"segment {segment.index}: {nodes}, {segment.ticks} {reader.experiment.tick}s from {segment.first_tick}"
+        nodes = said(segment.spec.knobs()["nodes"], segment.spec.nodes)
+        title = f"segment {segment.index}: {nodes}, {segment.ticks} {plural(reader.experiment.tick)} from {segment.first_tick}"
         table = _table(
             "quantity",
             "predicted",
@@ -133,6 +134,16 @@ def result(reader: RunReader) -> None:
     if now.next_step:
         out.print(f"next: {escape(now.next_step)}", highlight=False)
     out.print(f"run: {reader.run.path}", highlight=False, soft_wrap=True)
+
+
+def answer(found: Mapping[str, Any], tick: str) -> None:
+    """Print what became of a request (see `launch.schedule.ask_now`)."""
+    words = {
+        "applied": f"done at {tick} {found['tick']}, took {show('s', found['cost_s'])}",
+        "refused": f"refused. {found['reason']}",
+        "asked": f"asked, not decided yet; see: aiinfra watch {found['run']}",
+    }
+    _out().print(escape(f"{found['asked']}: {words[found['kind']]}"), highlight=False, soft_wrap=True)
 
 
 def report(done: Any, json_: bool) -> None:

@@ -1,9 +1,9 @@
-"""Changes that are written down before a run: "step=200 nodes=1"."""
+"""What a person types to ask something of a run: "nodes=1", "submit size=4", and beforehand "step=200 nodes=1"."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,15 +11,65 @@ from ..errors import SpecError
 from ..experiment import Experiment, Spec
 from ..machine.limits import admit
 from ..machine.profile import Machine
+from ..runs import control
+from ..runs.control import arguments_of
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One scripted change: at which tick, which fields or which verb."""
+    """One scripted change: at which tick, which fields, or which verb with which arguments."""
 
     at_tick: int
     fields: dict[str, Any] = field(default_factory=dict)
     verb: str = ""
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What was typed, sorted: texts as they are, for the Spec and the verb to read. `at_tick` "" says nothing of when."""
+
+    fields: dict[str, str]
+    verb: str
+    arguments: dict[str, str]
+    at_tick: str
+
+
+def read_words(exp: Experiment, words: Iterable[str], whole: str) -> Words:
+    """Sort `key=value ... VERB key=value ...`: a pair that names an argument of the verb is the verb's, any other a live field.
+
+    A pair before the verb that could be either is the field's.
+
+    Args:
+        exp: Names the tick, the fields and the verbs.
+        words: As typed.
+        whole: How messages name all of it.
+
+    Raises:
+        SpecError: A word that is neither, two verbs, or a name twice with different values.
+    """
+    fields: dict[str, str] = {}
+    arguments: dict[str, str] = {}
+    verb = at_tick = ""
+    words = list(words)
+    verbs = [w for w in words if "=" not in w]
+    if len(verbs) > 1 and all(v in exp.all_verbs() for v in verbs):
+        raise SpecError(f"{whole}: {' and '.join(verbs)} are two verbs; ask for one after the other")
+    known = exp.all_verbs()[verbs[0]].arguments.knobs() if verbs and verbs[0] in exp.all_verbs() else {}
+    for word in words:
+        key, sign, value = word.partition("=")
+        if not sign:
+            if word not in exp.all_verbs():
+                raise SpecError(f"{whole}: {word!r} is neither key=value nor one of {', '.join(exp.all_verbs())}")
+            verb = word
+            continue
+        if key == exp.tick and key not in known:
+            at_tick = value
+            continue
+        mine = arguments if key in known and (verb or key not in exp.spec.knobs()) else fields
+        if mine.setdefault(key, value) != value:
+            raise SpecError(f"{whole}: {key}: got {mine[key]!r} and {value!r}; give it once")
+    return Words(fields, verb, arguments, at_tick)
 
 
 def parse_changes(exp: Experiment, spec: Spec, texts: Iterable[str]) -> list[Change]:
@@ -28,38 +78,28 @@ def parse_changes(exp: Experiment, spec: Spec, texts: Iterable[str]) -> list[Cha
     Args:
         exp: The experiment.
         spec: At the start.
-        texts: Each `TICK_NAME=N key=value ...`, or `TICK_NAME=N VERB`.
+        texts: Each `TICK_NAME=N key=value ...`, or `TICK_NAME=N VERB argument=value ...`.
 
     Raises:
         SpecError, ControlError: What is wrong with which change.
     """
     found = []
     for text in texts:
-        pairs, verb, at_tick = {}, "", None
         try:
-            words = shlex.split(text)
+            typed = shlex.split(text)
         except ValueError as error:
             raise SpecError(f"change {text!r}: cannot be read ({error}); write it as {exp.tick}=N key=value") from error
-        for word in words:
-            key, sign, value = word.partition("=")
-            if not sign:
-                if word not in exp.all_verbs():
-                    raise SpecError(
-                        f"change {text!r}: {word!r} is neither key=value nor one of {', '.join(exp.all_verbs())}"
-                    )
-                verb = word
-            elif key == exp.tick:
-                at_tick = value
-            else:
-                pairs[key] = value
-        if at_tick is None or not at_tick.isdecimal():
+        words = read_words(exp, typed, f"change {text!r}")
+        if not words.at_tick.isdecimal():
             raise SpecError(
                 f'change {text!r}: it must say when, as {exp.tick}=N; for example: "{exp.tick}=200 nodes=1"'
             )
-        then = spec.changed(pairs) if pairs else spec
-        if not pairs and not verb:
+        then = spec.changed(words.fields) if words.fields else spec
+        if not words.fields and not words.verb:
             raise SpecError(f"change {text!r}: it says when, but not what; add a live field or a verb")
-        found.append(Change(int(at_tick), {k: getattr(then, k) for k in pairs}, verb))
+        given = arguments_of(exp.all_verbs()[words.verb], words.arguments) if words.verb else {}
+        fields = {k: getattr(then, k) for k in words.fields}
+        found.append(Change(int(words.at_tick), fields, words.verb, given))
         spec = then
     return sorted(found, key=lambda c: c.at_tick)
 
@@ -72,12 +112,47 @@ def room_for(spec: Spec, changes: Iterable[Change], room: int | None) -> int:
 
 def ask_all(session: Any, reader: Any, changes: Iterable[Change]) -> None:
     """Put every change into the run's inbox, each with its tick; the prediction of each is kept before it happens."""
-    from ..runs import control
-
     spec = reader.spec
     machine: Machine = session.machine
     for change in changes:
         if "nodes" in change.fields:
             admit(change.fields["nodes"] + spec.coordinators, machine)
-        control.ask(reader.run, spec, change.fields or None, verb=change.verb, by="schedule", at_tick=change.at_tick)
+        control.ask(
+            reader.run, spec, change.fields or None, verb=change.verb, arguments=change.arguments, by="schedule",
+            at_tick=change.at_tick,
+        )  # fmt: skip
         spec = spec.changed(change.fields) if change.fields else spec
+
+
+def ask_now(session: Any, reader: Any, words: Sequence[str], *, wait_s: float) -> dict[str, Any]:
+    """Ask something of a run that goes on, and wait for the controller's decision.
+
+    Args:
+        session: Of whoever asks.
+        reader: Of the run.
+        words: As for `read_words`; with `TICK_NAME=N` it is asked for that tick, and not waited for.
+        wait_s: Longest time to wait.
+
+    Returns:
+        Plain JSON types: `run`, `request`, `asked` (the words), `kind` ("applied", "refused", or "asked" where it is not decided
+        yet), `tick`, `cost_s` and `reason`, None where they do not apply.
+
+    Raises:
+        SpecError, ControlError, AdmissionError: What is wrong with it; nothing was asked then.
+    """
+    said = " ".join(words)
+    typed = read_words(reader.experiment, words, repr(said))
+    if typed.at_tick and not typed.at_tick.isdecimal():
+        raise SpecError(f"{said!r}: got {typed.at_tick!r}; {reader.experiment.tick} is a whole number from 0")
+    at_tick = int(typed.at_tick) if typed.at_tick else None
+    request = session.ask(
+        reader, typed.fields or None, verb=typed.verb, by="cli", arguments=typed.arguments or None, at_tick=at_tick
+    )
+
+    def decided() -> Any:
+        reader.poll_events()
+        return reader.answer(request.id)
+
+    answer = (control.wait_decided(decided, wait_s) if at_tick is None else None) or {"kind": "asked"}
+    about = {"run": reader.run.id, "request": request.id, "asked": said}
+    return {**about, **{k: answer.get(k) for k in ("kind", "tick", "cost_s", "reason")}}

@@ -11,9 +11,18 @@ import ipywidgets as ipw
 
 from ..errors import SpecError
 from ..experiment import Knob
+from .words import amount
 
 #: A range of whole numbers with more values than this is typed, not dragged.
 SLIDER_VALUES = 64
+#: Units that people type with a prefix; other units stand beside the slider.
+TYPED = {
+    "B": ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")),
+    "B/s": ((1e9, "GB/s"), (1e6, "MB/s")),
+    "s": ((1.0, "s"), (1e-3, "ms"), (1e-6, "us")),
+}
+#: Stops of a logarithmic slider in each decade.
+COARSE, FINE = (1, 2, 5), (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)
 LIVE_SIGN = "\u25cf"  # a dot behind the label: may change while the run goes on
 
 Changed = Callable[["Field", Any], None]
@@ -23,19 +32,14 @@ def typed(knob: Knob, value: Any) -> str:
     """Return `value` as a person would type it, exactly: `4 MiB`, `2 ms`, `0.05`; `Knob.parse` reads it back."""
     if not isinstance(value, int | float) or isinstance(value, bool) or not knob.unit:
         return f"{value:.12g}" if isinstance(value, float) else str(value)
-    steps = {
-        "B": ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")),
-        "B/s": ((1e9, "GB/s"), (1e6, "MB/s")),
-        "s": ((1.0, "s"), (1e-3, "ms"), (1e-6, "us")),
-    }.get(knob.unit, ())
-    for scale, unit in steps:
+    for scale, unit in TYPED.get(knob.unit, ()):
         if value and abs(value) >= scale and float(f"{value / scale:.6g}") * scale == value:
             return f"{value / scale:.6g} {unit}"
     return f"{value:.12g}"
 
 
 def steps(low: float, high: float, *values: float, whole: bool) -> list[float]:
-    """Return the stops of a logarithmic slider: powers of two for whole numbers up to 2^16, else 1, 2, 5 per decade.
+    """Return the stops of a logarithmic slider: powers of two for whole numbers up to 2^16, else per decade 1, 2, 5 or finer.
 
     Args:
         low, high: The range; a low end of 0 begins at 0.
@@ -47,7 +51,7 @@ def steps(low: float, high: float, *values: float, whole: bool) -> list[float]:
         stops = [2.0**i for i in range(17)]
     else:
         decades = range(math.floor(math.log10(start)), math.ceil(math.log10(high)) + 1)
-        stops = [float(f"{m}e{d}") for d in decades for m in (1, 2, 5)]
+        stops = [float(f"{m}e{d}") for d in decades for m in (COARSE if whole else FINE)]
     found = {s for s in stops if low <= s <= high} | {low, high, *values}
     return [int(s) for s in sorted(found)] if whole else sorted(found)
 
@@ -87,17 +91,18 @@ class Field:
         if k.kind == "choice":
             return ipw.Dropdown(options=list(k.choices), value=value)
         bounded = k.kind in {"int", "float"} and low is not None and high is not None
-        if bounded and k.log and not k.unit:
+        if bounded and k.log and k.unit not in TYPED:
             stops = steps(low, high, value, whole=k.kind == "int")  # type: ignore[arg-type]
-            return ipw.SelectionSlider(
-                options=[(f"{s:g}" if s < 1e6 else f"{s:.0e}", s) for s in stops], value=value, **late
-            )
+            return ipw.SelectionSlider(options=[(self._stop(s), s) for s in stops], value=value, **late)
         if bounded and k.kind == "int" and high - low <= SLIDER_VALUES:  # type: ignore[operator]
             return ipw.IntSlider(min=int(low), max=max(int(high), value), value=value, step=int(k.step or 1), **late)  # type: ignore[arg-type]
         if bounded and k.kind == "float" and not k.unit:
             step = k.step or 10.0 ** math.floor(math.log10((high - low) / 50))  # type: ignore[operator]
             return ipw.FloatSlider(min=low, max=high, value=value, step=step, readout_format=".3g", **late)
         return ipw.Text(value=typed(k, value), **late)
+
+    def _stop(self, value: float) -> str:
+        return amount(self.knob.unit, value) if self.knob.unit or abs(value) < 1e6 else f"{value:.0e}"
 
     @property
     def is_text(self) -> bool:
@@ -120,7 +125,9 @@ class Field:
         self._silent = True
         try:
             if isinstance(self.control, ipw.SelectionSlider) and value not in [v for _, v in self.control.options]:
-                self.control.options = sorted([*self.control.options, (f"{value:g}", value)], key=lambda o: float(o[1]))
+                self.control.options = sorted(
+                    [*self.control.options, (self._stop(value), value)], key=lambda o: float(o[1])
+                )
             if isinstance(self.control, ipw.IntSlider) and value > self.control.max:
                 self.control.max = value
             self.control.value = shown

@@ -18,13 +18,13 @@ from ..errors import LabError
 from ..experiment import Curve, Experiment, Spec
 from ..machine.profile import Machine
 from ..quantities import quantity, show
-from .figures import Axis, Columns
+from .figures import NAME_COLUMNS, Axis, Columns
 from .words import amount, said
 
 RELATIVE = ("speedup", "efficiency_frac")
-#: The y axis ends at most so many times above what was measured and what the model says in the middle of the sweep: a model
-#: that goes to infinity leaves the figure, and the rest stays readable.
-ROOM = 4.0
+#: A model that goes to infinity leaves the figure, so that the rest stays readable: the y axis ends at most so many times above
+#: what the model says in the middle of the sweep, or a little above what was measured.
+ROOM, MEASURED_ROOM = 4.0, 1.4
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
@@ -183,8 +183,9 @@ def columns(
     dots = _points(plot, points, _base(points, sweep), x, y)
     top = _top(plot, [*(v for k, v in model.items() if k == "value"), *lines.values()], dots)
     if model:
-        leaves = np.isfinite(model["value"]) & ~np.isfinite(model["high"])
-        model["high"] = np.where(leaves, 10 * top, model["high"])
+        known = np.isfinite(model["value"])
+        model["high"] = np.where(known & ~np.isfinite(model["high"]), 10 * top, model["high"])
+        model["low"], model["high"] = (np.where(known, model[k], np.nan) for k in ("low", "high"))
         found["model"] = {"at": at * x.factor, **{k: _gaps(v) for k, v in model.items()}}
     gap = np.array([np.nan])
     found["references"] = {
@@ -260,14 +261,13 @@ def _points(plot: Plot, points: Sequence[Mapping[str, Any]], base: float | None,
 
 
 def _top(plot: Plot, curves: Sequence[Array], dots: Columns) -> float:
-    """Return where the y axis ends."""
+    """Return where the y axis ends; the first of `curves` is the model, where there is one."""
     finite = [found for v in (*curves, dots["value"], dots["high"]) if (found := v[np.isfinite(v)]).size]
     if not finite or max(v.max() for v in finite) <= 0:
         return 1.0
-    top = float(max(v.max() for v in finite))
-    anchors = [float(np.median(found)) for v in curves if (found := v[np.isfinite(v)]).size]
-    anchor = max([*anchors, *(float(v) for v in dots["value"])], default=top)
-    top = min(top, ROOM * anchor) * 1.1 if anchor > 0 else top * 1.1
+    middles = [ROOM * float(np.median(found)) for v in curves[:1] if (found := v[np.isfinite(v)]).size]
+    seen = [MEASURED_ROOM * float(v) for v in dots["value"]]
+    top = min(float(max(v.max() for v in finite)), max([*middles, *seen], default=np.inf)) * 1.1
     return max(110.0, min(top, 200.0)) if plot.quantity == "efficiency_frac" else top
 
 
@@ -275,9 +275,9 @@ def _names(lines: Mapping[str, Array], at: Array, top: float) -> Columns:
     """Return the names of the reference curves, each where its own curve is still inside the figure.
 
     Two that end inside may lie close, so they are named in turn above and below; those that leave through the top are named
-    at different heights.
+    at different heights; a name stands on the side where there is room.
     """
-    found: dict[str, list[Any]] = {"at": [], "value": [], "text": [], "lift": []}
+    found: dict[str, list[Any]] = {n: [] for n in NAME_COLUMNS}
     for i, (name, line) in enumerate(lines.items()):
         inside = np.flatnonzero(np.isfinite(line) & (line <= top))
         if not inside.size:
@@ -286,6 +286,8 @@ def _names(lines: Mapping[str, Array], at: Array, top: float) -> Columns:
         if last + 1 < len(line):
             low = inside[line[inside] <= top * (0.92 - 0.14 * (i % 5))]
             last, lift = int(low[-1]) if low.size else last, 0.0
-        for column, cell in zip(found, (float(at[last]), float(line[last]), name, lift), strict=True):
+        right = at[last] < at[0] + 0.4 * (at[-1] - at[0])
+        side = ("left", 4.0) if right else ("right", -4.0)
+        for column, cell in zip(NAME_COLUMNS, (float(at[last]), float(line[last]), name, *side, lift), strict=True):
             found[column].append(cell)
-    return {k: v if k == "text" else np.array(v, float) for k, v in found.items()}
+    return {k: v if k in {"text", "align"} else np.array(v, float) for k, v in found.items()}

@@ -5,6 +5,7 @@ The same feed fills live figures (a `Live`) and figures of a report (a `Still`),
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
@@ -14,9 +15,9 @@ from bokeh.models import ColumnDataSource
 from ..comparison import curve_points
 from ..experiment import Experiment
 from ..machine.profile import Machine
-from ..quantities import QUANTITIES, Value
+from ..quantities import QUANTITIES, Prediction, Value
 from ..runs.reader import RunReader, Segment
-from . import curves, plotdata
+from . import curves, plotdata, timeline
 from .figures import (
     Axis,
     Chart,
@@ -29,7 +30,7 @@ from .figures import (
     parts_chart,
     series_chart,
 )
-from .series import Thinned, upper
+from .series import Thinned, alone, upper
 from .state import Look
 
 #: A point of a derived quantity stands for at least so many ticks, and one look adds at most so many points, because
@@ -37,6 +38,10 @@ from .state import Look
 DERIVED_TICKS, DERIVED_POINTS = 8, 100
 #: A prediction is never outside the figure.
 PREDICTED_ROOM = 1.15
+#: The y axis of a share ends a little above the whole.
+SHARE_TOP = 110.0
+#: Seconds between two drawings of a timeline, and more for each bar.
+TIMELINE_S, BAR_S = 0.4, 0.002
 
 
 class Sink(Protocol):
@@ -82,7 +87,9 @@ class Still:
 class Shown:
     """Which charts an experiment has, and in which units; knows no run."""
 
-    def __init__(self, exp: Experiment, typical: Mapping[str, float] | None = None) -> None:
+    def __init__(
+        self, exp: Experiment, typical: Mapping[str, float] | None = None, prediction: Prediction | None = None
+    ) -> None:
         self.exp = exp
         self.total = exp.compared[0] if exp.parts else ""
         self.series = tuple(n for n in exp.live_series if n != self.total)
@@ -91,6 +98,7 @@ class Shown:
         self.axes = {n: axis_of(n, (typical or {}).get(n)) for n in drawn}
         knobs = exp.spec.knobs()
         swept = {p.curve.swept: knobs[p.curve.swept] for p in self.curves.values()}
+        self.time = axis_for("s", max(timeline.length_s(exp.timeline, prediction), 2.0)) if exp.timeline else None
         self.swept = {n: axis_for(k.unit, k.default) for n, k in swept.items()}
 
     @property
@@ -101,7 +109,7 @@ class Shown:
     @property
     def live(self) -> tuple[str, ...]:
         """Those that move with the run."""
-        return (*(("parts",) if self.total else ()), *self.series)
+        return (*(("parts",) if self.total else ()), *(("timeline",) if self.time else ()), *self.series)
 
     @property
     def compared(self) -> tuple[str, ...]:
@@ -119,6 +127,8 @@ class Shown:
             return parts_chart(self.total, self.exp.parts, tick, data, self.axes[self.total])
         if name == "bars" and self.total:
             return bars_chart(self.total, data, self.axes[self.total])
+        if name == "timeline" and self.exp.timeline and self.time:
+            return timeline.timeline_chart(self.exp.timeline, data, self.time)
         if plot := self.curves.get(name):
             knob = self.exp.spec.knobs()[plot.curve.swept]
             x, y = self.swept[knob.name], self.axes[plot.quantity]
@@ -147,7 +157,10 @@ class Feed:
         self.sweeps = curves.Sweeps(self.exp, machine, wait=self.wait)
         self._seen_rows = self._seen_events = self._seen_sweeps = 0
         self._seen_summary: Any = None
-        self._last_tick = 0.0
+        self._seen_timeline: Any = None
+        self._next_timeline_s = 0.0
+        self._last_tick = self._last_s = 0.0
+        self._lonely: dict[str, bool] = {}
         self._tops: dict[str, float] = {}
         names = ("tick", self.shown.total, *self.exp.parts)
         self._parts = Thinned(names) if self.shown.total else None
@@ -181,6 +194,7 @@ class Feed:
         self._seen_rows = len(ticks)
         if len(rows):
             self._rows(rows, look.segments)
+        self._timeline(reader, look)
         summary = [(s.index, s.ticks, s.transient) for s in look.segments]
         if len(rows) or summary != self._seen_summary:
             self._overlays(look.segments)
@@ -214,6 +228,10 @@ class Feed:
                 columns[part] = np.nan_to_num(columns.get(part, np.zeros(len(rows))))
             self._send("parts", self._parts, columns, again)
         specs = {s.index: s for s in segments}
+        ended_s = rows["t_s"].to_numpy(float)
+        begun_s = self._last_s or next((s.t_s for s in segments), ended_s[0])
+        rows = rows.assign(took_s=np.diff(ended_s, prepend=begun_s).clip(min=0.0))
+        self._last_s = float(ended_s[-1])
         for name, series in self._series.items():
             axis = self.shown.axes[name]
             if name in rows:
@@ -227,16 +245,26 @@ class Feed:
         before = len(series)
         added = series.extend(columns)
         whole = series.columns()
-        if added is None or again or (added and not before):
-            self.sink.put(chart, "series", whole, seen=True)
+        known = bool(np.isfinite(whole[series.names[1]]).any())
+        if added is None or again or (added and not before) or not known:
+            self.sink.put(chart, "series", whole, seen=known or None)
         elif added:
             self.sink.append(chart, "series", series.columns(added), whole)
+        if chart != "parts":
+            self._alone(chart, whole)
         self._tops[chart] = upper(whole[series.names[1]]) or 0.0
         values = whole[series.names[1]]
         if chart in QUANTITIES and falls_by_orders(chart):
             good = values[np.isfinite(values) & (values > 0)]
             if good.size:
                 self.sink.span(chart, float(f"{good.min() / 1.6:.1g}"), float(f"{good.max() * 1.6:.1g}"))
+
+    def _alone(self, chart: str, whole: Columns) -> None:
+        """Show the points between two gaps, where there are some."""
+        lonely = alone(whole["value"])
+        if lonely.any() or self._lonely.get(chart):
+            self.sink.put(chart, "alone", {k: v[lonely] for k, v in whole.items()})
+        self._lonely[chart] = bool(lonely.any())
 
     def _derived(self, name: str, rows: Any, segments: Mapping[int, Segment], axis: Axis) -> dict[str, Any]:
         """Ask the experiment for a quantity that no node reports, over stretches of a few ticks."""
@@ -250,7 +278,7 @@ class Feed:
                 part = mine.iloc[piece]
                 medians = part[columns].median()
                 values = {c: Value(c, float(medians[c]), method="measured") for c in columns if np.isfinite(medians[c])}
-                elapsed = float(part[self.shown.total].sum()) if self.shown.total in part else 0.0
+                elapsed = float(part["took_s"].sum())
                 value = self.exp.derive(segment.spec, self.sweeps.machine, values, elapsed).get(name)
                 if value is not None and value.value is not None:
                     found.append((float(part["tick"].iloc[-1]), float(value.value) * axis.factor))
@@ -263,6 +291,8 @@ class Feed:
             predicted = plotdata.predicted(segments, of, self.shown.axes[of], self._last_tick)
             self.sink.put(name, "predicted", predicted)
             top = max([self._tops.get(name, 0.0), *(float(v) * PREDICTED_ROOM for v in predicted["value"])])
+            if self.shown.axes[of].unit == "%":
+                top = min(top, SHARE_TOP)
             if top > 0 and not (name in QUANTITIES and falls_by_orders(name)):
                 self.sink.span(name, 0.0, float(f"{top:.2g}"))
             self.sink.put(name, "marks", plotdata.marks(segments, self._last_tick, name != "parts"))
@@ -272,6 +302,26 @@ class Feed:
             extra = _companion(name)
             if extra and any(extra in e for e in events):
                 self.sink.put(name, "extra", plotdata.moments(events, extra, self.shown.axes[name]), seen=True)
+
+    def _timeline(self, reader: RunReader, look: Look) -> None:
+        """Draw the intervals again, now and then: they move while the run goes on."""
+        declared, axis = self.exp.timeline, self.shown.time
+        if declared is None or axis is None or (look.going and time.monotonic() < self._next_timeline_s):
+            return
+        rows = reader.records(declared.record)
+        seen = (len(rows), len(look.segments), look.going)
+        if seen == self._seen_timeline and not look.going:
+            return
+        self._seen_timeline = seen
+        last_s = max((n["t_s"] for n in look.latest.values()), default=0.0)
+        found = timeline.columns(declared, rows, look.segments, last_s, axis, going=look.going)
+        span = found.pop("span")
+        drawn = len(found["bars"]["lane"]) + len(found["ghosts"]["lane"])
+        for src, columns in found.items():
+            self.sink.put("timeline", src, columns, seen=bool(drawn))
+        self.sink.span("timeline", float(span["start"]), float(span["end"]))
+        self.sink.say("timeline", timeline.words(declared, found))
+        self._next_timeline_s = time.monotonic() + TIMELINE_S + BAR_S * drawn
 
     # --- comparison ---------------------------------------------------------------------------------------------
     def _compared(self, look: Look) -> None:

@@ -126,7 +126,7 @@ PREDICTED_COLUMNS = ("left", "right", "value", "low", "high")
 MARK_COLUMNS = ("tick", "text")
 
 
-def _canvas(height: int, **more: Any) -> Any:
+def canvas(height: int, **more: Any) -> Any:
     """Return an empty figure whose frame is `height` pixels high; it takes the width there is."""
     fig: Any = figure(
         frame_height=height, sizing_mode="stretch_width", tools=TOOLS, active_drag=None, min_width=120, **more
@@ -135,7 +135,8 @@ def _canvas(height: int, **more: Any) -> Any:
     return fig
 
 
-def _follow(data: Mapping[str, Columns], start: float, end: float) -> Any:
+def follow(data: Mapping[str, Columns], start: float, end: float) -> Any:
+    """Return a range that the live view moves."""
     span = data.get("span", {})
     return bk.Range1d(span.get("start", start), span.get("end", end), name="follow")
 
@@ -148,7 +149,7 @@ def _predicted(fig: Any, data: Mapping[str, Columns]) -> tuple[Any, ...]:
     return line, band
 
 
-def _marks(fig: Any, data: Mapping[str, Columns]) -> None:
+def mark_segments(fig: Any, data: Mapping[str, Columns]) -> None:
     """Draw where segments begin, with what changed there at the top of the frame."""
     src = source(data, "marks", MARK_COLUMNS)
     lines = fig.vspan("tick", source=src, line_color=INK, line_dash="4 4", line_alpha=0.8)
@@ -172,14 +173,14 @@ def parts_chart(total: str, parts: Sequence[str], tick: str, data: Mapping[str, 
         axis: Of all of them.
     """
     q = quantity(total)
-    fig = _canvas(190, y_range=_follow(data, 0, 10))
+    fig = canvas(190, y_range=follow(data, 0, 10))
     src = source(data, "series", ("tick", total, *parts))
     colours = [part_colour(quantity(p).part) for p in parts]
     areas = fig.varea_stack(list(parts), x="tick", source=src, color=colours)
     line = fig.line("tick", total, source=src, line_color=INK, line_width=1, line_alpha=0.5)
     line.glyph.tags = [INK_TAG]
     predicted = _predicted(fig, data)
-    _marks(fig, data)
+    mark_segments(fig, data)
     rows = [(quantity(p).label, f"@{p}{{0.[000]}} {axis.unit}") for p in reversed(parts)]
     tips = [(tick.capitalize(), "@tick{0}"), (q.label, f"@{total}{{0.[000]}} {axis.unit}"), *rows]
     fig.add_tools(bk.HoverTool(renderers=[line], mode="vline", tooltips=tips))
@@ -197,19 +198,20 @@ def series_chart(name: str, tick: str, data: Mapping[str, Columns], axis: Axis, 
     Args:
         name: The quantity, which is also the chart's name.
         tick: What one tick is called.
-        data: Sources `series` (tick, value), `extra` (tick, value), `predicted`, `marks`, and `span`.
+        data: Sources `series` (tick, value), `alone` (those between two gaps, which no line shows), `extra` (tick, value),
+            `predicted`, `marks`, and `span`.
         axis: Of all of them.
         extra: A quantity in the same unit that is known at a few ticks only (held-out loss); drawn as points.
     """
     q = quantity(name)
     log = falls_by_orders(name)
     more = {"y_axis_type": "log"} if log else {}
-    fig = _canvas(120, y_range=_follow(data, 0.01 if log else 0, 10 if log else 1), **more)
-    line = fig.line(
-        "tick", "value", source=source(data, "series", ("tick", "value")), line_color=MEASURED, line_width=1.6
-    )
+    fig = canvas(120, y_range=follow(data, 0.01 if log else 0, 10 if log else 1), **more)
+    of = ("tick", "value")
+    line = fig.line(*of, source=source(data, "series", of), line_color=MEASURED, line_width=1.6)
+    fig.scatter(*of, source=source(data, "alone", of), size=4, fill_color=MEASURED, line_color=None)
     predicted = _predicted(fig, data)
-    _marks(fig, data)
+    mark_segments(fig, data)
     value = f"@value{{{_digits(axis)}}} {axis.unit}".rstrip()
     place = (tick.capitalize(), "@tick{0}")
     fig.add_tools(bk.HoverTool(renderers=[line], mode="vline", tooltips=[place, (q.label, value)]))
@@ -237,7 +239,7 @@ def _digits(axis: Axis) -> str:
 
 POINT_COLUMNS = ("at", "value", "low", "high", "text")
 CURVE_COLUMNS = ("at", "value", "low", "high")
-NAME_COLUMNS = ("at", "value", "text", "lift")
+NAME_COLUMNS = ("at", "value", "text", "align", "shift", "lift")
 
 
 def curve_chart(name: str, of: str, swept: str, data: Mapping[str, Columns], x: Axis, y: Axis, *, whole: bool) -> Chart:
@@ -248,12 +250,12 @@ def curve_chart(name: str, of: str, swept: str, data: Mapping[str, Columns], x: 
         of: The quantity.
         swept: What the x axis is called.
         data: Sources `model` (at, value, low, high), `references` (at, value; NaN between two curves),
-            `reference_names` (at, value, text, lift in pixels), `points` (at, value, low, high, text); in the axes' units.
+            `reference_names` (at, value, text, align, shift and lift in pixels), `points` (at, value, low, high, text); in the axes' units.
         x, y: The axes.
         whole: The swept field is a whole number.
     """
     q = quantity(of)
-    fig = _canvas(180, y_range=_follow(data, 0, {"speedup": 4, "efficiency_frac": 125}.get(of, 1)))
+    fig = canvas(180, y_range=follow(data, 0, {"speedup": 4, "efficiency_frac": 125}.get(of, 1)))
     references = fig.line(
         "at",
         "value",
@@ -266,7 +268,7 @@ def curve_chart(name: str, of: str, swept: str, data: Mapping[str, Columns], x: 
     fig.add_layout(
         bk.LabelSet(
             x="at", y="value", text="text", source=source(data, "reference_names", NAME_COLUMNS),
-            text_font_size="11px", text_color=INK, text_align="right", x_offset=-4, y_offset="lift",
+            text_font_size="11px", text_color=INK, text_align="align", x_offset="shift", y_offset="lift",
         )
     )  # fmt: skip
     model = source(data, "model", CURVE_COLUMNS)
@@ -286,9 +288,9 @@ def curve_chart(name: str, of: str, swept: str, data: Mapping[str, Columns], x: 
         bk.HoverTool(renderers=[line], mode="vline", tooltips=[place, ("Model", value)]),
     )
     keys = (
-        Key("Measured", "dot", MEASURED, (dots,)), Key("Model", "band", PREDICTED, (line, band)),
-        Key("Reference", "dash", INK, (references,)),
-    )  # fmt: skip
+        Key("Measured", "dot", MEASURED, (dots,)),
+        Key("Model", "band", PREDICTED, (line, band)),
+    )  # a reference curve carries its own name
     fig.xaxis.axis_label, fig.yaxis.axis_label = f"{swept} ({x.unit})" if x.unit else swept, y.label(q.label)
     if whole:
         fig.xaxis.ticker.min_interval = 1
@@ -310,7 +312,7 @@ def bars_chart(total: str, data: Mapping[str, Columns], axis: Axis) -> Chart:
         axis: Of the bars.
     """
     q = quantity(total)
-    fig = _canvas(180, y_range=bk.Range1d(-0.6, 1.6), x_range=_bars_range(data))
+    fig = canvas(180, y_range=bk.Range1d(-0.6, 1.6), x_range=_bars_range(data))
     bars = fig.hbar(
         y="row", left="left", right="right", height=0.62, source=source(data, "bars", BAR_COLUMNS),
         fill_color="colour", line_color="white", line_width=1,

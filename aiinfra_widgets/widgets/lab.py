@@ -100,9 +100,17 @@ class Lab:
         """Change live fields of the run that goes on: `lab.set(nodes=2)`. The answer is shown, and in `results()`."""
         self.state.ask(changes)
 
-    def act(self, verb: str, **arguments: Any) -> None:
-        """Do something to the run: `lab.act("checkpoint")`, "pause", "resume", or a verb of the experiment."""
-        self.state.ask(verb=verb, **arguments)
+    def act(self, verb: str, /, **arguments: Any) -> None:
+        """Do something to the run: `lab.act("checkpoint")`, "pause", "resume", or a verb of the experiment.
+
+        Args:
+            verb: What to do; the answer is shown, and in `results()`.
+            arguments: Of the verb; those that are left out have their default.
+
+        Raises:
+            ControlError: No run goes on, no such verb, or an argument that is not allowed.
+        """
+        self.state.ask(verb=verb, arguments=arguments)
 
     def stop(self) -> Status | None:
         """Stop the run after this tick, and wait until it has ended; its status, or None where there is none."""
@@ -235,7 +243,7 @@ class Lab:
             figure, words = self._figure_now(name)
             if not figure.select({"name": "series"}):
                 show_figure(figure, words)
-        show_html(meters_table_html(look.segments, exp.tick))
+        show_html(meters_table_html(look.segments))
 
     def _figure_now(self, name: str) -> tuple[Any, str]:
         """Return a figure of the run as it is now, and what it shows in words."""
@@ -243,8 +251,10 @@ class Lab:
             raise UnknownNameError(f"no figure {name!r}; {near(name, self.figures)}")
         with self.state.lock:
             look, reader = self.state.look(fresh=True), self.state.reader
-            first = look.segments[0].values if look.segments else {}
-            shown = Shown(self.state.experiment, {k: v.value for k, v in first.items() if v.value is not None})
+            first = look.segments[0] if look.segments else None
+            values = first.values if first else {}
+            typical = {k: v.value for k, v in values.items() if v.value is not None}
+            shown = Shown(self.state.experiment, typical, first.prediction if first else None)
             found = Still()
             if reader is not None:
                 Feed(shown, found, reader.machine).pull(reader, look)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from ..quantities import Value, quantity, show
+from ..quantities import QUANTITIES, Value, quantity, show
 from ..runs.reader import Segment
 
-#: What is summed over the run, and the rate that stands beside it where the experiment knows one.
-METERS = (("cost_usd", "cost_per_step_usd"), ("energy_j", "energy_per_step_j"), ("operational_gco2e", ""))
-NEED = {
+#: What is summed over the run, and why it may be missing.
+METERS = {
     "cost_usd": "this experiment states no price",
     "energy_j": "no counter here, and no power was calibrated",
     "operational_gco2e": "it follows from the energy",
@@ -28,40 +27,53 @@ def total(segments: Sequence[Segment], name: str) -> Value | None:
     return Value(name, sum(float(v.value) for v in known), method=weakest, how=how)
 
 
-def meters_html(segments: Sequence[Segment], tick: str) -> str:
-    """Return the three meters: the total so far, its provenance, and what one tick costs now.
+def rate(segments: Sequence[Segment], name: str) -> str:
+    """Return what one of something costs in the newest segment, `8.2 mJ per step`: the same word and unit, and a "per".
 
     Args:
         segments: Of the run, oldest first.
-        tick: What one tick is called.
+        name: Of the meter; for `energy_j` it looks for `energy_per_..._j`.
     """
-    return f'<div class="aiinfra-meters">{"".join(_meter(segments, *names, tick) for names in METERS)}</div>'
+    q = quantity(name)
+    start = name.split("_")[0] + "_per_"
+    for other, value in segments[-1].values.items() if segments else ():
+        known = QUANTITIES.get(other)
+        if known and other.startswith(start) and known.unit == q.unit and value.value is not None:
+            return f"{show(other, value.value)} per {known.label.partition(' per ')[2] or 'unit'}"
+    return ""
 
 
-def _meter(segments: Sequence[Segment], name: str, rate: str, tick: str) -> str:
+def meters_html(segments: Sequence[Segment]) -> str:
+    """Return the three meters: the total so far, its provenance, and what one of something costs now.
+
+    Args:
+        segments: Of the run, oldest first.
+    """
+    return f'<div class="aiinfra-meters">{"".join(_meter(segments, name) for name in METERS)}</div>'
+
+
+def _meter(segments: Sequence[Segment], name: str) -> str:
     q, value = quantity(name), total(segments, name)
     head = f'<span class="aiinfra-meter-label" title="{escape(q.help)}">{escape(q.label)}</span>'
     if value is None:
-        why = NEED[name] if segments else "nothing has run yet"
+        why = METERS[name] if segments else "nothing has run yet"
         return (
             f'<div class="aiinfra-meter">{head}<b class="aiinfra-none">not known</b><small>{escape(why)}</small></div>'
         )
-    now = segments[-1].values.get(rate) if rate else None
-    per = f"{show(rate, now.value)} per {tick}" if now is not None and now.value is not None else ""
     return (
         f'<div class="aiinfra-meter">{head}<b>{escape(show(name, value.value))}</b>'
-        f'<small><span class="aiinfra-tag" title="{escape(value.how)}">{escape(value.method)}</span> {escape(per)}</small></div>'
+        f'<small><span class="aiinfra-tag" title="{escape(value.how)}">{escape(value.method)}</span> '
+        f"{escape(rate(segments, name))}</small></div>"
     )
 
 
-def meters_table_html(segments: Sequence[Segment], tick: str) -> str:
+def meters_table_html(segments: Sequence[Segment]) -> str:
     """Return the same as a plain table, for a page without our style sheet."""
     rows = []
-    for name, rate in METERS:
+    for name, why in METERS.items():
         value = total(segments, name)
-        now = segments[-1].values.get(rate) if rate and segments else None
-        per = show(rate, now.value) if now is not None else ""
-        cells = (show(name, value.value), value.method, value.how) if value else ("not known", "", NEED[name])
-        rows.append("".join(f"<td>{escape(c)}</td>" for c in (quantity(name).label, cells[0], per, cells[1], cells[2])))
-    head = "".join(f"<th>{escape(t)}</th>" for t in ("", "So far", f"Per {tick} now", "Method", "How"))
+        cells = (show(name, value.value), value.method, value.how) if value else ("not known", "", why)
+        shown = (quantity(name).label, cells[0], rate(segments, name), cells[1], cells[2])
+        rows.append("".join(f"<td>{escape(c)}</td>" for c in shown))
+    head = "".join(f"<th>{escape(t)}</th>" for t in ("", "So far", "Now", "Method", "How"))
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(f'<tr>{r}</tr>' for r in rows)}</tbody></table>"

@@ -12,17 +12,20 @@ from .state import Look
 
 #: More nodes than this are drawn small, without words.
 WORDY = 16
+#: What a tile says of a node where an experiment does not split its tick into parts, and what its tooltip says.
+TOLD, TOLD_HOVER = 2, 8
 
 
 def ranks_html(exp: Experiment, look: Look) -> str:
-    """Return one tile per rank: its state, its last tick, and its last tick's time split into parts.
+    """Return one tile per rank: its state, its last tick, and what it reports: the parts of its tick, or its own quantities.
 
     Args:
-        exp: Names the parts.
+        exp: Names the parts, and what is compared.
         look: What is known now.
     """
     if not look.nodes:
-        return '<p class="aiinfra-empty">Each rank that is started has a tile here: what it does, and how its time splits.</p>'
+        how = "how its time splits" if exp.parts else "what it reports"
+        return f'<p class="aiinfra-empty">Each rank that is started has a tile here: what it does, and {how}.</p>'
     small = len(look.nodes) > WORDY
     most = max((_total(exp, look.latest.get(n, {})) for n in look.members), default=0.0)
     tiles = "".join(_tile(exp, look, n, most, small) for n in look.nodes)
@@ -43,17 +46,40 @@ def state_of(look: Look, node: int) -> str:
     return "paused" if look.paused else "working"
 
 
+def coordinates(exp: Experiment, look: Look, node: int) -> bool:
+    """Whether a node decides for the others and does none of their work: the first of those at work."""
+    return node in look.members[: exp.spec.coordinators]
+
+
+def reported(exp: Experiment, sample: Mapping[str, float]) -> dict[str, float]:
+    """Return what a node's newest sample says, most important first; nodes report different things."""
+    known = dict.fromkeys((*exp.compared, *exp.live_series, *(q.name for q in exp.quantities)))
+    return {n: v for n in known if math.isfinite(v := sample.get(n, math.nan))}
+
+
 def _tile(exp: Experiment, look: Look, node: int, most: float, small: bool) -> str:
     state, sample = state_of(look, node), look.latest.get(node, {})
+    at_work = state in {"working", "paused"}
+    role = "coordinator" if coordinates(exp, look, node) else ""
     tick = f"{exp.tick} {int(sample['tick'])}" if sample else ""
-    total = _total(exp, sample)
-    bar = _bar(exp, sample, most) if state in {"working", "paused"} and sample else '<div class="aiinfra-bar"></div>'
-    time = show(exp.compared[0], total) if total and state in {"working", "paused"} else ""
-    title = f"node {node}: {state}" + (f", {tick}" if tick else "") + (f", {time}" if time else "")
+    bar, told, hover = '<div class="aiinfra-bar"></div>', "", []
+    if at_work and exp.parts:
+        total = _total(exp, sample)
+        bar = _bar(exp, sample, most) if sample else bar
+        told = show(exp.compared[0], total) if total else ""
+        hover = [told] if told else []
+    elif at_work:
+        found = reported(exp, sample)
+        share = next((n for n in found if quantity(n).unit == "frac"), "")
+        bar = _share(share, found[share]) if share else ""
+        hover = [f"{quantity(n).label} {show(n, v)}" for n, v in list(found.items())[:TOLD_HOVER]]
+        told = "".join(f"<span>{escape(h)}</span>" for h in hover[:TOLD])
+    title = ", ".join([f"node {node}: {state}", *(w for w in (role, tick) if w), *hover])
     words = "" if small else f'<span class="aiinfra-rank-state">{state}</span>'
-    more = (
-        "" if small else f'<div class="aiinfra-rank-foot"><span>{escape(tick)}</span><span>{escape(time)}</span></div>'
-    )
+    foot = f"<span>{role}</span>" if role else ""
+    foot += f"<span>{escape(tick)}</span>" + (f"<span>{escape(told)}</span>" if exp.parts else told)
+    own = "" if exp.parts else " aiinfra-rank-own"
+    more = "" if small else f'<div class="aiinfra-rank-foot{own}">{foot}</div>'
     return (
         f'<div class="aiinfra-rank aiinfra-rank-{state}" role="listitem" title="{escape(title)}">'
         f'<div class="aiinfra-rank-head"><b>{node}</b>{words}</div>{bar}{more}</div>'
@@ -70,6 +96,13 @@ def _bar(exp: Experiment, sample: Mapping[str, float], most: float) -> str:
             title = escape(f"{q.label}: {show(part, value)}")
             pieces.append(f'<i style="width:{width:.2f}%;background:var(--aiinfra-{q.part})" title="{title}"></i>')
     return f'<div class="aiinfra-bar">{"".join(pieces)}</div>'
+
+
+def _share(name: str, value: float) -> str:
+    """A share of one as a bar."""
+    title = escape(f"{quantity(name).label}: {show(name, value)}")
+    width = 100 * min(max(value, 0.0), 1.0)
+    return f'<div class="aiinfra-bar"><i style="width:{width:.2f}%;background:var(--aiinfra-measured)" title="{title}"></i></div>'
 
 
 def _total(exp: Experiment, sample: Mapping[str, float]) -> float:

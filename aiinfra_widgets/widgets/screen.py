@@ -12,8 +12,9 @@ import ipywidgets as ipw
 from ..errors import LabError
 from ..experiment import Knob
 from ..machine.limits import limit
-from ..quantities import quantity
+from ..quantities import Prediction, quantity
 from . import header
+from .actions import Actions
 from .compare import comparison_html, detail_html
 from .controls import LIVE_SIGN, Field, blame, grouped
 from .feed import Feed, Shown
@@ -21,6 +22,7 @@ from .live import Live
 from .meters import meters_html
 from .ranks import ranks_html
 from .state import LabState, Look
+from .words import amount
 
 #: Fields that are shown unfolded when the notebook names none.
 FIRST_FIELDS = 4
@@ -45,18 +47,13 @@ class Screen:
         self._waiting: dict[str, list[str]] = {}
         self._said: set[str] = set()
         self._revealed: tuple[Any, ...] = ()
-        self.shown = Shown(self.exp, self._typical())
+        prediction, _ = state.predict()
+        self.shown = Shown(self.exp, _typical(prediction), prediction)
         self.feed_charts = Live([self.shown.chart(n) for n in self.shown.live], ["aiinfra-live"])
         self.compare_charts = Live([self.shown.chart(n) for n in self.shown.compared], ["aiinfra-compared"])
         sink = _Split(self.feed_charts, self.compare_charts)
         self.feed = Feed(self.shown, sink, state.session.machine, wait=False)
         self._build(list(primary) or self._first())
-
-    def _typical(self) -> dict[str, float]:
-        prediction, _ = self.state.predict()
-        if prediction is None:
-            return {}
-        return {k: float(v.value) for k, v in prediction.values.items() if isinstance(v.value, int | float)}
 
     def _first(self) -> list[str]:
         knobs = self.exp.spec.knobs()
@@ -64,7 +61,12 @@ class Screen:
 
     def _most(self, knob: Knob) -> float | None:
         machine = self.state.session.machine
-        return min(limit(machine)[0], NODES_PER_CORE * machine.cores) if knob.name == "nodes" else None
+        if knob.name != "nodes":
+            return None
+        return (
+            min(limit(machine)[0], NODES_PER_CORE * machine.cores + self.exp.spec.coordinators)
+            - self.exp.spec.coordinators
+        )
 
     # --- building -----------------------------------------------------------------------------------------------
     def _build(self, primary: list[str]) -> None:
@@ -127,7 +129,8 @@ class Screen:
         first = list(dict.fromkeys(first))
         knobs = _box("knobs", [self.live[n].widget for n in first])
         more = grouped("More that can change", {n: f for n, f in self.live.items() if n not in first})
-        side = _box("side", [knobs, more, self.ranks, self.log])
+        self.actions = Actions(self.exp, lambda verb, given: self.state.ask(verb=verb, arguments=given))
+        side = _box("side", [knobs, more, self.actions.root, self.ranks, self.log])
         body = _box("body", [side, self.feed_charts])
         return _card("2", "Run and change", [_box("toolbar", list(self.buttons.values())), body])
 
@@ -208,7 +211,7 @@ class Screen:
             self._draw_run(look)
             _set(self.table, comparison_html(self.exp, look.comparisons, look.guess))
             _set(self.detail, detail_html(self.exp, look.comparisons))
-            _set(self.meters, meters_html(look.segments, self.exp.tick))
+            _set(self.meters, meters_html(look.segments))
 
     def _draw_predict(self, look: Look) -> None:
         open_ = look.phase == "setup" or (look.phase == "ended" and look.guess is None and not look.run)
@@ -236,6 +239,7 @@ class Screen:
         for name, field in self.live.items():
             field.lock(not enabled)
             self._answer(name, field, look)
+        self.actions.draw(look.asked, self.exp.tick, locked=not enabled)
         _set(self.ranks, ranks_html(self.exp, look))
         _set(self.log, log_html(self.exp.tick, look))
 
@@ -251,11 +255,15 @@ class Screen:
             if waiting:
                 continue
             del self._waiting[name]
-            words = found.outcome(self.exp.tick).partition(": ")[2]
-            refused = found.answer["kind"] == "refused"
-            field.say(words[:1].upper() + words[1:], "bad" if refused else "good")
+            result = found.result(self.exp.tick)
+            field.say(result[:1].upper() + result[1:], "bad" if found.refused else "good")
         if name not in self._waiting and look.spec is not None:
             field.set(getattr(look.spec, name))
+
+
+def _typical(prediction: Prediction | None) -> dict[str, float]:
+    values = prediction.values if prediction else {}
+    return {k: float(v.value) for k, v in values.items() if isinstance(v.value, int | float)}
 
 
 class _Split:
@@ -281,9 +289,9 @@ def spec_html(state: LabState, names: list[str], always: int) -> str:
     """Return the setup in one line: the first `always` of `names`, and what differs from its default."""
     knobs = state.experiment.spec.knobs()
     said = [n for i, n in enumerate(names) if i < always or getattr(state.spec, n) != knobs[n].default]
+    words = {n: amount(knobs[n].unit, getattr(state.spec, n)) for n in said}
     items = "".join(
-        f"<span title='{escape(knobs[n].help)}'>{escape(knobs[n].label)} <b>{escape(str(getattr(state.spec, n)))}</b></span>"
-        for n in said
+        f"<span title='{escape(knobs[n].help)}'>{escape(knobs[n].label)} <b>{escape(words[n])}</b></span>" for n in said
     )
     return f'<div class="aiinfra-spec">{items}</div>'
 
@@ -293,7 +301,7 @@ def log_html(tick: str, look: Look, most: int = 4) -> str:
     if not look.asked:
         return ""
     items = "".join(f"<li>{escape(a.outcome(tick))}</li>" for a in list(look.asked)[: -most - 1 : -1])
-    return f'<div class="aiinfra-asked"><b>Changes</b><ul role="log">{items}</ul></div>'
+    return f'<div class="aiinfra-asked"><b>Asked</b><ul role="log">{items}</ul></div>'
 
 
 def _html(name: str) -> ipw.HTML:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+MOST_ROOM = 1.15
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
@@ -87,8 +89,14 @@ def _means(rows: Array, size: int) -> Array:
     return np.asarray(means)
 
 
+def alone(values: Any) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Return which values have no neighbour: a line through gaps does not show them."""
+    there = np.isfinite(np.concatenate([[math.nan], np.asarray(values, dtype=float), [math.nan]]))
+    return np.asarray(there[1:-1] & ~there[:-2] & ~there[2:])
+
+
 def upper(values: Any, pieces: int = 16, room: float = 1.9) -> float | None:
-    """Return where a y axis ends: above the median of every sixteenth of the series, None for no value.
+    """Return where a y axis ends, None for no value: above the median of every sixteenth of the series, and above 19 of 20 values.
 
     A hiccup of the machine does not flatten the rest, and a stretch that really is higher is seen.
     """
@@ -96,5 +104,6 @@ def upper(values: Any, pieces: int = 16, room: float = 1.9) -> float | None:
     finite = finite[np.isfinite(finite)]
     if not finite.size:
         return None
-    top = max(float(np.median(p)) for p in np.array_split(finite, min(pieces, finite.size))) * room
+    typical = max(float(np.median(p)) for p in np.array_split(finite, min(pieces, finite.size))) * room
+    top = max(typical, float(np.percentile(finite, 95)) * MOST_ROOM)
     return top if top > 0 else None

@@ -17,11 +17,12 @@ from ..errors import ControlError, LabError
 from ..experiment import Experiment, Spec, experiment
 from ..launch.pool import NOTEBOOK_GRACE_S
 from ..launch.session import Session, this_machine
-from ..quantities import Prediction, quantity
+from ..quantities import Prediction, quantity, show
 from ..runs.layout import find
 from ..runs.reader import Event, RunReader, Segment
 from ..runs.status import Status, latest_checkpoint_tick, status, traceback_of
 from . import ledger
+from .words import asked_text
 
 Phase = Literal["setup", "committed", "running", "ended"]
 #: Segments are summarised again after this long, and never for more than a tenth of the time.
@@ -43,15 +44,23 @@ class Asked:
     fields: Mapping[str, Any] = field(default_factory=dict)
     answer: Event | None = None
 
-    def outcome(self, tick: str) -> str:
+    @property
+    def refused(self) -> bool:
+        """Whether the controller refused it."""
+        return self.answer is not None and self.answer["kind"] == "refused"
+
+    def result(self, tick: str) -> str:
         """Say what became of it: tick and measured cost, or the reason of the refusal."""
         if self.answer is None:
-            return f"{self.text}: asked"
-        if self.answer["kind"] == "refused":
-            return f"{self.text}: refused. {self.answer.get('reason', '')}"
-        from ..quantities import show
+            return "asked"
+        if self.refused:
+            return f"refused. {self.answer.get('reason', '')}"
+        when = "since" if self.fields else "done at"
+        return f"{when} {tick} {self.answer['tick']}, took {show('s', self.answer.get('cost_s'))}"
 
-        return f"{self.text}: since {tick} {self.answer['tick']}, took {show('s', self.answer.get('cost_s'))}"
+    def outcome(self, tick: str) -> str:
+        """Say what was asked, and what became of it."""
+        return f"{self.text}: {self.result(tick)}"
 
 
 @dataclass(frozen=True)
@@ -228,20 +237,24 @@ class LabState:
             return True
 
     def ask(
-        self, changes: Mapping[str, Any] | None = None, *, verb: str = "", at_tick: int | None = None, **arguments: Any
+        self,
+        changes: Mapping[str, Any] | None = None,
+        *,
+        verb: str = "",
+        arguments: Mapping[str, Any] | None = None,
+        at_tick: int | None = None,
     ) -> Asked:
         """Ask something of the run that goes on; the answer comes with a later look.
 
         Raises:
-            ControlError: No run, not a live field, an unknown verb.
+            ControlError: No run, not a live field, an unknown verb, an argument that is not allowed.
             SpecError, AdmissionError: A value that is not allowed.
         """
         with self.lock:
             if self.reader is None or self.phase != "running":
                 raise ControlError("no run goes on; start one first")
-            request = self.session.ask(self.reader, changes, verb=verb, at_tick=at_tick, arguments=arguments or None)
-            knobs = self.experiment.spec.knobs()
-            text = ", ".join(f"{knobs[n].label} {_plain(v)}" for n, v in request.changes.items()) or verb.capitalize()
+            request = self.session.ask(self.reader, changes, verb=verb, at_tick=at_tick, arguments=arguments)
+            text = asked_text(self.experiment, request)
             asked = Asked(request.id, text, request.changes)
             self._asked.append(asked)
             return asked
@@ -375,7 +388,3 @@ def _roll_call(reader: RunReader) -> dict[str, Any]:
         "members": tuple(begun[-1].get("members", ())) if begun else (),
         "lost": tuple(lost),
     }
-
-
-def _plain(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -22,6 +22,8 @@ PARTS = {
     "runtime": "#6F6F6F",
 }
 OTHER_PART = "#A3A3A3"
+#: Colours of things that are only told apart, such as the bars of a timeline, in turn.
+LABELS = tuple(PARTS[p] for p in ("compute", "communication", "data", "wait", "runtime", "bubble", "injected"))
 PREDICTED = "#009E73"
 MEASURED = "#D55E00"
 PUBLISHED = "#7F7F7F"
@@ -36,6 +38,13 @@ INK_TAG, PAPER_TAG = "ink", "paper"
 def part_colour(part: str) -> str:
     """Return the fixed colour of a part of a step; grey for one that has none."""
     return PARTS.get(part, OTHER_PART)
+
+
+def dark(colour: str) -> bool:
+    """Whether text on `colour` must be white, by its relative luminance."""
+    channels = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.18
 
 
 def dress(figure: Any) -> Any:

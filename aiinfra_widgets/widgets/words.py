@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..experiment import Knob, Spec
+from ..experiment import Experiment, Knob, Spec
 from ..quantities import show
+from ..runs.control import Request
 
 
 def counted(label: str, count: int) -> str:
@@ -28,16 +29,23 @@ def said(knob: Knob, value: Any) -> str:
     """Return a field with its value: `2 nodes`, `Learning rate 0.01`, `Overlap on`."""
     if knob.name == "nodes":
         return counted(knob.label, value)
-    if isinstance(value, bool):
-        return f"{knob.label} {'on' if value else 'off'}"
-    return f"{knob.label} {amount(knob.unit, value)}"
+    return with_label(knob, value)
+
+
+def with_label(knob: Knob, value: Any) -> str:
+    """Return `Learning rate 0.01`, `Overlap on`."""
+    return f"{knob.label} {('on' if value else 'off') if isinstance(value, bool) else amount(knob.unit, value)}"
 
 
 def amount(unit: str, value: Any) -> str:
     """Return a value with its unit, as a person reads it."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
-    return show(unit, value) if unit else f"{value:g}"
+    if unit.startswith("1/"):
+        return f"{value:.4g}{unit[1:]}"
+    if unit:
+        return show(unit, value)
+    return str(value) if isinstance(value, int) else f"{value:g}"
 
 
 def difference(before: Spec | None, after: Spec) -> str:
@@ -46,3 +54,14 @@ def difference(before: Spec | None, after: Spec) -> str:
     changed = [n for n in knobs if before is not None and getattr(before, n) != getattr(after, n)]
     words = [said(knobs[n], getattr(after, n)) for n in changed or ["nodes"]]
     return ", ".join(words[:2]) + (" ..." if len(words) > 2 else "")
+
+
+def asked_text(exp: Experiment, request: Request) -> str:
+    """Return what a request asks for: `Learning rate 0.01`, or `Send (Length 2 s, Priority 2)`."""
+    knobs = exp.spec.knobs()
+    parts = [with_label(knobs[n], v) for n, v in request.changes.items()]
+    if request.verb:
+        arguments = exp.all_verbs()[request.verb].arguments.knobs()
+        with_ = ", ".join(with_label(arguments[n], v) for n, v in request.arguments.items())
+        parts.append(request.verb.replace("_", " ").capitalize() + (f" ({with_})" if with_ else ""))
+    return ", ".join(parts)

@@ -94,12 +94,12 @@ def test_meters_add_up_and_carry_the_weakest_provenance(recorded: Any) -> None:
     found = total([counted, modelled], "energy_j")
     assert found is not None
     assert (found.value, found.method) == (5.0, "modelled")
-    html = meters_html([counted, modelled], "step")
+    html = meters_html([counted, modelled])
     assert "5 J" in html
     assert html.count("not known") == 2
-    assert meters_table_html([counted, modelled], "step").count("not known") == 2
+    assert meters_table_html([counted, modelled]).count("not known") == 2
     zero = replace(segment, values={"energy_j": Value("energy_j", 0.0, method="measured")})
-    assert "0 J" in meters_html([zero], "step"), "a measured zero is not 'not known'"
+    assert "0 J" in meters_html([zero]), "a measured zero is not 'not known'"
 
 
 def test_nothing_that_was_typed_becomes_markup(recorded: Any) -> None:
