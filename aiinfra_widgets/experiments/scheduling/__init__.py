@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from ...experiment import Curve, Experiment, Observed, Spec, Timeline, Verb
+from ...experiment import Experiment, Observed, Spec, Timeline, Verb
 from ...machine.profile import Machine
 from ...quantities import Prediction, Quantity, Value
 from .spec import Break, SchedulingSpec, SetPriority, Submit, Which
