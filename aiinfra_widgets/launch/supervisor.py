@@ -1,4 +1,4 @@
-"""The process beside the ranks: starts mpiexec, hands out runs, and sees to it that nothing outlives its owner.
+"""The process beside the ranks: starts mpiexec and companions, hands out runs, and lets nothing outlive its owner.
 
 It never imports MPI or torch, so it answers whatever the ranks do. One mpiexec is one generation; a run that needs more
 nodes than the generation has gets a new one. `python -m aiinfra_widgets.launch.supervisor POOL SIZE CORES`.
@@ -7,7 +7,6 @@ nodes than the generation has gets a new one. `python -m aiinfra_widgets.launch.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import signal
@@ -24,7 +23,9 @@ from ..errors import LabError, LaunchError
 from ..runs.layout import RunDir, write_json
 from ..runs.writer import EventWriter
 from . import local
+from .companions import Companions, declared
 from .pool import lives, me
+from .processes import die_with_parent, gone, kill_group, tail, tree
 
 TICK_S = 0.02
 OWNER_EVERY_S = 0.2
@@ -59,6 +60,7 @@ class Supervisor:
     job: dict[str, Any] | None = None
     events: EventWriter | None = None
     assigned: Path | None = None
+    companions: Companions | None = None
     numbers: int = 0
     orphan_since: float | None = None
     asked_to_end: bool = False
@@ -81,6 +83,8 @@ class Supervisor:
                 self.end("closed by its owner")
                 return
             self.watch_ranks()
+            if self.companions:
+                self.companions.watch()
             self.next_job()
             time.sleep(TICK_S)
 
@@ -96,7 +100,8 @@ class Supervisor:
         with (self.pool / "logs" / "launcher.log").open("ab") as log:
             try:
                 process = subprocess.Popen(
-                    argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env, start_new_session=True, preexec_fn=_die_with_parent
+                    argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env,
+                    start_new_session=True, preexec_fn=die_with_parent(signal.SIGTERM),
                 )  # fmt: skip
             except OSError as error:
                 self.say("down", tail=f"{launcher}: {error.strerror}")
@@ -122,7 +127,7 @@ class Supervisor:
                 self.events("launch-failed", message=f"{gen.size} ranks were not up after {limit_s:.0f} s")
             self.stop_ranks(ask_s=0.0)
             self.finish_job()
-            self.say("down", tail=_tail(self.pool / "logs" / "launcher.log"))
+            self.say("down", tail=tail(self.pool / "logs" / "launcher.log"))
             return
         code = gen.process.poll()
         if code is not None:
@@ -131,26 +136,25 @@ class Supervisor:
 
     def ranks_ended(self, gen: Generation, code: int) -> None:
         """Record that mpiexec is gone, and how, in the run that was going on."""
-        tail = _tail(self.pool / "logs" / "launcher.log")
+        last = tail(self.pool / "logs" / "launcher.log")
         if self.job:
             if self.events:
-                self.events("ranks-ended", exit_code=code, message=_why(code, gen.size, tail), tail=tail)
+                self.events("ranks-ended", exit_code=code, message=_why(code, gen.size, last), tail=last)
             self.finish_job()
-        self.say("down", exit_code=code, tail=tail)
+        self.say("down", exit_code=code, tail=last)
 
     def stop_ranks(self, *, ask_s: float = ASK_S) -> None:
         """End the generation: ask the ranks, then TERM, then KILL the whole tree; nothing is left behind."""
         gen, self.generation = self.generation, None
         if gen is None:
             return
-        tree = _tree(gen.process.pid)
+        ended = tree(gen.process.pid)
         write_json(self.pool / "assign" / f"{gen.number}-end.json", {"end": True})
-        if not _gone(gen.process, ask_s):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(gen.process.pid, signal.SIGTERM)
-            if not _gone(gen.process, TERM_S):
-                tree += _tree(gen.process.pid)
-        for process in {p.pid: p for p in (*tree, *_tree(gen.process.pid))}.values():
+        if not gone(gen.process, ask_s):
+            kill_group(gen.process, signal.SIGTERM)  # mpiexec then ends its ranks
+            if not gone(gen.process, TERM_S):
+                ended += tree(gen.process.pid)
+        for process in {p.pid: p for p in (*ended, *tree(gen.process.pid))}.values():
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         gen.process.wait()
@@ -190,6 +194,8 @@ class Supervisor:
         self.assigned = self.pool / "assign" / f"{self.generation.number}-{self.job_number():06d}.json"
         write_json(self.assigned, job)
         self.say(self.last.get("phase", "launching"))
+        self.companions = Companions(run, job["incarnation"], self.events)
+        self.companions.start(declared(run, job, self.events))
 
     def job_number(self) -> int:
         """Return the number of the next assignment."""
@@ -204,10 +210,12 @@ class Supervisor:
         return not all(psutil.pid_exists(int(pid)) for pid in pids if pid is not None)
 
     def finish_job(self) -> None:
-        """The run in the pool has ended, one way or another."""
+        """The run in the pool has ended, one way or another, and its companions end with it."""
+        if self.companions:
+            self.companions.stop()
         if self.events:
             self.events.close()
-        self.job = self.events = self.assigned = None
+        self.job = self.events = self.assigned = self.companions = None
         self.say(self.last.get("phase", "ready"))
 
     # --- owner --------------------------------------------------------------------------------------------------
@@ -248,6 +256,8 @@ class Supervisor:
                 with contextlib.suppress(LabError):
                     self.events("owner-gone-end", message=why)
         self.stop_ranks(ask_s=1.0)
+        if self.companions:
+            self.companions.stop()
         self.say("closed", message=why)
 
     def say(self, phase: str, **more: Any) -> None:
@@ -266,42 +276,12 @@ class Supervisor:
             write_json(self.pool / "state.json", self.last)
 
 
-def _die_with_parent() -> None:
-    """In the child: be sent TERM when the supervisor is killed (Linux); mpiexec then ends its ranks."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
-
-
 def _read(path: Path) -> dict[str, Any]:
     try:
         data: dict[str, Any] = json.loads(path.read_text())
     except (FileNotFoundError, ValueError):
         return {}
     return data
-
-
-def _tree(pid: int) -> list[psutil.Process]:
-    """The process and all its descendants; every rank is in a session of its own, so a group kill misses them."""
-    try:
-        top = psutil.Process(pid)
-        return [top, *top.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return []
-
-
-def _gone(process: subprocess.Popen[bytes], seconds: float) -> bool:
-    try:
-        process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        return False
-    return True
-
-
-def _tail(log: Path, lines: int = 15) -> str:
-    try:
-        return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
-    except FileNotFoundError:
-        return ""
 
 
 def _why(code: int, size: int, tail: str) -> str:

@@ -154,7 +154,7 @@ class RunReader:
         import pandas as pd
 
         frames = []
-        for path in self._files("samples", ".csv"):
+        for path in self._of_nodes("samples", ".csv"):
             frame = self._fresh_rows(path, HEAD, "node")
             if frame is None:
                 continue
@@ -188,7 +188,7 @@ class RunReader:
     def _poll_records(self) -> bool:
         fresh = False
         for table, columns in self.experiment.records.items():
-            for path in self._files("records", f"-{table}.csv"):
+            for path in self._of_nodes("records", f"-{table}.csv"):
                 frame = self._fresh_rows(path, RECORD_HEAD, "writer")
                 if frame is not None:
                     whole = ("incarnation", "writer", *RECORD_HEAD, *columns)
@@ -313,6 +313,10 @@ class RunReader:
         """Files of the form INCARNATION-WRITER, oldest incarnation first; what else lies there is not ours."""
         found = [p for p in (self.run.path / folder).glob(f"*-*{ending}") if incarnation_of(p) >= 0]
         return sorted(found, key=lambda p: (incarnation_of(p), p.name))
+
+    def _of_nodes(self, folder: str, ending: str) -> list[Path]:
+        """Those that a node wrote; a companion, which goes by its name, is no part of a tick."""
+        return [p for p in self._files(folder, ending) if p.stem.split("-")[1].isdecimal()]
 
     def _tail(self, path: Path) -> bytes:
         return self._tails.setdefault(path, Tail(path)).lines()
