@@ -152,18 +152,22 @@ class Books:
         elif job.state is not State.RUNNING or job.stopping or job.target is not None:
             raise ControlError(f"policy {self.policy.name}: job {job.id} does not run, or is told to change already")
         elif isinstance(action, Preempt):
-            job.stopping = "preempt"
-            self.leaving[job.id] = job
+            self._tell_to_leave(job, "preempt")
         elif isinstance(action, Resize):
             job.target = action.nodes
             self.holdings.take(job, tuple(n for n in action.nodes if n not in job.on), now_s)
         return action
 
+    def _tell_to_leave(self, job: Job, why: str) -> None:
+        job.stopping = why
+        self.leaving[job.id] = job
+
     def _begin(self, job: Job, now_s: float) -> None:
         """Begin a segment: from now on the job works with the nodes that it holds."""
         job.since_s = now_s
+        job.speed = len(job.on) / job.nodes
         job.segments += 1
-        job.expected_end_s = now_s + job.estimated_left_s(now_s) / (len(job.on) / job.nodes)
+        job.expected_end_s = now_s + job.estimated_left_s(now_s) / job.speed
         self.policy.started(job, now_s)
 
     def _leave(self, job: Job, now_s: float) -> None:

@@ -67,12 +67,16 @@ class Cluster:
         Raises:
             ModelInputError: A node that is there already.
         """
+        nodes = list(nodes)
+        there = [n for n in nodes if n in self.free and n not in self.draining]
+        if there or len(set(nodes)) < len(nodes):
+            raise ModelInputError(
+                f"nodes {nodes[:20]}: {there[:5] or 'some'} would be in the machine twice; give each node an id of its own"
+            )
         self.version += 1
         for node in nodes:
             if node in self.draining:
                 self.draining.discard(node)
-            elif node in self.free:
-                raise ModelInputError(f"node {node} is in the machine already; give each node an id of its own")
             else:
                 self.free[node], self.held[node] = self.slots, {}
                 self.free_memory[node] = self.memory_bytes

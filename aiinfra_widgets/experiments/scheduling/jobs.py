@@ -55,6 +55,7 @@ class Job:
         payload: Whatever the driver needs to run it; the scheduler never looks.
         state, reason: Where it is, and why where that needs a word.
         remaining_s: Work left, in seconds on its demanded nodes, as of `since_s`.
+        speed: Work done in a second, in seconds on its demanded nodes: the nodes it has over those, unless a driver knows better.
         saved_s: Work left as of its last checkpoint.
         on: Nodes it holds now.
         target: Nodes it will hold when a resize that is under way is over, else None.
@@ -85,6 +86,7 @@ class Job:
     reason: str = field(default="", init=False)
     remaining_s: float = field(default=0.0, init=False)
     saved_s: float = field(default=0.0, init=False)
+    speed: float = field(default=0.0, init=False)
     since_s: float = field(default=0.0, init=False)
     on: tuple[int, ...] = field(default=(), init=False)
     target: tuple[int, ...] | None = field(default=None, init=False)
@@ -138,10 +140,10 @@ class Job:
         self.state, self.reason = state, reason
 
     def left_s(self, now_s: float) -> float:
-        """Return the work left now, in seconds on its demanded nodes, taking its speed as proportional to its nodes."""
+        """Return the work left now, in seconds on its demanded nodes, by its speed since it was last known."""
         if self.state is not State.RUNNING or now_s <= self.since_s:
             return self.remaining_s
-        return max(0.0, self.remaining_s - (now_s - self.since_s) * (len(self.on) / self.nodes))
+        return max(0.0, self.remaining_s - (now_s - self.since_s) * self.speed)
 
     def estimated_left_s(self, now_s: float) -> float:
         """Return what is left by the user's estimate: that minus the work done, at least 0."""

@@ -122,10 +122,10 @@ class Scheduler(Books):
             ControlError: There is no such node.
         """
         nodes = list(nodes)
-        for node in nodes:
-            for job_id in self.cluster.jobs_on(node):
-                if not self.running[job_id].stopping:
-                    self._outbox.append(self._carry_out(Preempt(self.running[job_id]), now_s))
+        for job in [self.running[job_id] for node in nodes for job_id in self.cluster.jobs_on(node)]:
+            if not job.stopping:
+                self._tell_to_leave(job, "preempt")
+                self._outbox.append(Preempt(job))
         self.drain_nodes(nodes, now_s)
 
     def drain_nodes(self, nodes: Iterable[int], now_s: float) -> None:
@@ -135,6 +135,9 @@ class Scheduler(Books):
             ControlError: There is no such node.
         """
         self._advance(now_s)
+        nodes = list(nodes)
+        for node in nodes:
+            self.cluster.jobs_on(node)  # all or none: one that is not there is refused before any is drained
         for node in nodes:
             self.cluster.drain(node)
         self._refit(now_s)
@@ -150,9 +153,9 @@ class Scheduler(Books):
         """
         self._advance(now_s)
         victims = [self.running[i] for i in self.cluster.jobs_on(node)]
+        self.cluster.drain(node)
         for job in victims:
             self._leave(job, now_s)
-        self.cluster.drain(node)
         self.most_nodes -= 1
         for job in victims:
             job.remaining_s = job.saved_s
@@ -280,15 +283,15 @@ class Scheduler(Books):
         """Refuse whatever still waits: no capacity will come back, and no job is forgotten."""
         self._advance(now_s)
         for job in [*self.queue, *self.held.values()]:
-            self._end(job, State.REFUSED, now_s, f"{why}; {job.reason}" if job.reason else why)
+            if not job.final:  # it may have depended on one before it
+                self._end(job, State.REFUSED, now_s, f"{why}; {job.reason}" if job.reason else why)
 
     def _withdraw(self, job_id: int, now_s: float, why: Literal["cancel", "kill"]) -> Job:
         self._advance(now_s)
         job = self._job(job_id)
         if job.state is State.RUNNING:
             if job.stopping != why:
-                job.stopping = why
-                self.leaving[job.id] = job
+                self._tell_to_leave(job, why)
                 self._outbox.append(Stop(job, why))
         else:
             self._end(job, WITHDRAWN[why], now_s)

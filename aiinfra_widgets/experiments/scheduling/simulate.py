@@ -138,7 +138,6 @@ class Simulation:
         self._events: list[tuple[float, int, int, object]] = []
         self._numbers = count()
         self._wakeup_s = math.inf
-        self._speeds: dict[int, float] = {}
         for change in changes:
             self._push(change.at_s, _CHANGE, change)
 
@@ -210,6 +209,7 @@ class Simulation:
                 self._work(job, now_s + self._costs.start_s + resumed)
             else:
                 self._settle(job, now_s)
+                job.since_s = math.inf  # it does not work meanwhile
                 pause = {Preempt: self._costs.checkpoint_s, Resize: self._costs.resize_s}.get(type(action), 0.0)
                 job.event = self._push(now_s + pause, _END, job)
         if self._duration_s is not None:
@@ -222,32 +222,28 @@ class Simulation:
     def _work(self, job: Job, from_s: float) -> None:
         """Let a job work from then on, with the nodes that it holds."""
         job.since_s = from_s
-        job.event = self._push(from_s + job.remaining_s / self._speed(job), _END, job)
+        if self._duration_s is not None:
+            job.speed = self._contended_speed(job)
+        job.event = self._push(from_s + job.remaining_s / job.speed, _END, job)
 
-    def _speed(self, job: Job) -> float:
-        """Return seconds of work done in a second, and remember it."""
-        if self._duration_s is None:
-            return len(job.on) / job.nodes
+    def _contended_speed(self, job: Job) -> float:
+        assert self._duration_s is not None
         seconds = self._duration_s(job, len(job.on), self.scheduler.cluster.num_busy)
         if not 0 < seconds < math.inf:
             raise ModelInputError(f"duration_s of job {job.id} on {len(job.on)} nodes must be > 0, got {seconds}")
-        self._speeds[job.id] = job.work_s / seconds
-        return self._speeds[job.id]
+        return job.work_s / seconds
 
     def _settle(self, job: Job, now_s: float) -> None:
         """Tell the scheduler how much work a job has left; in its overhead a job has not begun yet."""
         if now_s > job.since_s:
-            speed = self._speeds.get(job.id) or len(job.on) / job.nodes
-            self.scheduler.progress(job.id, max(0.0, job.remaining_s - (now_s - job.since_s) * speed), now_s)
+            self.scheduler.progress(job.id, job.left_s(now_s), now_s)
 
     def _contend(self, now_s: float) -> None:
         """Change the speed of all that work, because more or fewer of them share the machine now."""
         for job in self.scheduler.running.values():
-            if not job.stopping and job.target is None:
-                before = self._speeds[job.id]
+            if not job.stopping and job.target is None and self._contended_speed(job) != job.speed:
                 self._settle(job, now_s)
-                if self._speed(job) != before:
-                    self._work(job, max(now_s, job.since_s))
+                self._work(job, max(now_s, job.since_s))
 
     def _write_checkpoints(self, now_s: float) -> None:
         """Note what jobs have saved by themselves so far: only a change can make that matter."""
@@ -261,7 +257,6 @@ class Simulation:
 
     def _note_end(self, job: Job) -> None:
         self.num_by_state[job.state] = self.num_by_state.get(job.state, 0) + 1
-        self._speeds.pop(job.id, None)
         if self._record:
             self.ended.append(job)
         if self._on_end is not None:

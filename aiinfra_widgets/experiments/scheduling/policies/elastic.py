@@ -13,8 +13,9 @@ from .base import Action, Policy, Resize, Start, View, place
 class Elastic(Policy):
     """First in, first out, with jobs that change their size.
 
-    The head starts on what is free, if that is at least its `min_nodes`. If not, running jobs give nodes up, those with the
-    most above their own `min_nodes` first. When nobody waits, running jobs grow up to their `max_nodes`.
+    The head starts on what is free, if that is at least its `min_nodes`; on more than it demands if the others that wait
+    leave that over. If too little is free, running jobs give nodes up, those with the most above their own `min_nodes`
+    first. When nobody waits, running jobs grow up to their `max_nodes`.
 
     Args:
         resize_cost_s: What a resize costs a job; it grows only if it would be done earlier by more than that.
@@ -37,11 +38,15 @@ class Elastic(Policy):
     def plan(self, view: View, now_s: float) -> Iterator[Action]:
         """Let the head in, at the cost of others if need be; if nobody waits, grow."""
         while (head := view.queue.head()) is not None:
-            fitting = min(head.nodes, view.cluster.num_fitting(head.slots, head.memory_bytes))
+            fitting = view.cluster.num_fitting(head.slots, head.memory_bytes)
             if fitting < head.min_nodes:
                 yield from self._shrink(view, head)
                 return
-            nodes = place(view, head, fitting)
+            most = head.nodes
+            if head.max_nodes > head.nodes:
+                left_over = fitting - sum(job.nodes for job in view.queue if job is not head)
+                most = max(head.nodes, min(head.max_nodes, left_over))
+            nodes = place(view, head, min(fitting, most))
             assert nodes is not None
             yield Start(head, nodes)
         yield from self._grow(view, now_s)
