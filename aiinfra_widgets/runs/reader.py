@@ -270,11 +270,11 @@ class RunReader:
         for name in rows.columns:
             if name in QUANTITIES:
                 segment.values[name] = _summary(name, steady[name].to_numpy(dtype=float))
-        self._count_energy(segment)
         if exp.records:
             settled = min(exp.settle_ticks, len(rows)) - 1
             steady_s = float(times[settled]) if settled >= 0 else segment.t_s
             segment.values.update(self._distilled(segment, steady_s, steady))
+        self._count_energy(segment)
         segment.values.update(exp.derive(segment.spec, self.machine, segment.values, segment.elapsed_s))
 
     def _distilled(self, segment: Segment, steady_s: float, steady: pd.DataFrame) -> dict[str, Value]:

@@ -9,7 +9,7 @@ from ...experiment import Experiment, Observed, Spec, Timeline, Verb
 from ...machine.profile import Machine
 from ...quantities import Prediction, Quantity, Value
 from .spec import Break, SchedulingSpec, SetPriority, Submit, Which
-from .vocabulary import INTERVALS, JOBS, QUANTITIES
+from .vocabulary import INTERVALS, JOBS, METERS, QUANTITIES
 
 
 class Scheduling(Experiment):
@@ -22,7 +22,7 @@ class Scheduling(Experiment):
     tick: ClassVar[str] = "window"
     compared: ClassVar[tuple[str, ...]] = (
         "mean_wait_s", "p95_wait_s", "mean_turnaround_s", "mean_slowdown", "makespan_s", "utilization_frac", "fairness_frac",
-        "fragmentation_frac", "late_frac", "jobs_done", "energy_j", "cost_usd", "operational_gco2e",
+        "jobs_done", "jobs_late", "energy_j", "cost_usd", "operational_gco2e",
     )  # fmt: skip
     settle_ticks: ClassVar[int] = 0
     min_ticks: ClassVar[int] = 10
@@ -33,7 +33,7 @@ class Scheduling(Experiment):
         Verb("break", "Break a node for real (SIGKILL); its job goes on elsewhere.", Break),
     )  # fmt: skip
     quantities: ClassVar[tuple[Quantity, ...]] = QUANTITIES
-    records: ClassVar[Mapping[str, tuple[str, ...]]] = {"intervals": INTERVALS, "jobs": JOBS}
+    records: ClassVar[Mapping[str, tuple[str, ...]]] = {"intervals": INTERVALS, "jobs": JOBS, "meters": METERS}
     timeline: ClassVar[Timeline | None] = Timeline("intervals", "node", "job", "start_s", "end_s", "Node", "Job")
 
     def predict(self, spec: Spec, machine: Machine, **over: Any) -> Prediction:
@@ -49,3 +49,11 @@ class Scheduling(Experiment):
 
         assert isinstance(spec, SchedulingSpec)
         return distil(spec, machine, observed)
+
+    def explain(self, spec: Spec, machine: Machine, predicted: Prediction, measured: Mapping[str, Value]) -> list[str]:
+        """Say where a segment is but a part of the stream, which is what was predicted."""
+        done, expected = measured.get("jobs_done"), predicted.get("jobs_done")
+        if done is None or done.value is None or expected is None or done.value == expected:
+            return []
+        part = f"{done.value:.0f} jobs ended in this segment, {expected:.0f} were predicted"
+        return [f"{part}: the prediction is of the whole stream, from an empty machine."]

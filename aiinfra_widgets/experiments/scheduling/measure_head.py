@@ -21,7 +21,7 @@ from .measure_task import steps_on_disk
 from .measure_worker import POLL_S, SAMPLE
 from .policies.base import Action, Preempt, Resize, Start
 from .scheduler import Scheduler
-from .setup import policy_of
+from .setup import policy_of, traces_of
 from .spec import SchedulingSpec
 from .stream import stream
 from .wire import Said, Word
@@ -37,7 +37,11 @@ class HeadRole:
         self._origin_s = time.monotonic() - float(clock[0]) - node.paused_s  # again when all nodes are ready
         most = limit(node.machine)[0] - spec.coordinators
         self.scheduler = Scheduler(
-            Cluster(node.ids()[1:]), policy_of(spec), most_nodes=max(most, spec.nodes), on_end=self._ended
+            Cluster(node.ids()[1:]),
+            policy_of(spec),
+            most_nodes=max(most, spec.nodes),
+            traces=traces_of(spec),
+            on_end=self._ended,
         )
         self.journal = Journal(node.folder)
         self._over: list[Job] = []
@@ -135,6 +139,7 @@ class HeadRole:
             self._announced = True
         node.verdict = node.ballot
         self._write()
+        self._read_meters()
         if over:
             return None
         waited = (meters.waiting_job_s - waiting) / max((meters.now_s or now) - begun_s, 1e-9)
@@ -251,14 +256,21 @@ class HeadRole:
             self.journal.ended(job)
             nan = math.nan
             start_s, due_s = (nan if v is None else v for v in (job.start_s, job.deadline_s))
-            times = (job.submit_s, start_s, job.end_s)
+            times = (job.submit_s, start_s, nan if job.end_s is None else job.end_s)
             user = float("".join(c for c in job.user if c.isdigit()) or 0)
             loss = job.payload if isinstance(job.payload, float) else nan
             asked = (job.nodes, job.work_s, job.priority, user, due_s)
-            row = (job.id, *times, CODES[job.state], job.segments, job.held_node_s, *asked, loss)
+            row = (job.id, *times, CODES[job.state], job.segments, job.held_s, job.held_node_s, *asked, loss)
             self.node.record("jobs", self.node.segment, row)
             self.node.event("job-ended", job=job.id, state=job.state, reason=job.reason)
         self._over.clear()
+
+    def _read_meters(self) -> None:
+        """Record the integrals; the difference of two rows is what was between them."""
+        m = self.scheduler.meters
+        hours = [x for name in ("carbon", "price") for x in m.weighted.get(name, (0.0, 0.0))]
+        row = (m.slot_s, m.busy_slot_s, m.partly_free_slot_s, m.node_s, m.waiting_job_s, *hours)
+        self.node.record("meters", self.node.segment, (m.now_s or 0.0, *row))
 
     # --- what a person asks -------------------------------------------------------------------------------------
     def accept(self, verb: str, arguments: Mapping[str, Any]) -> None:

@@ -71,7 +71,9 @@ class WorkerRole:
         job = int(message[0])
         if tag == wire.START:
             members = [int(m) for m in message[len(wire.START_HEAD) :]]
-            self.task = Task(self.trainer, self.node, job, message[1 : len(wire.START_HEAD)], members, self.spec)
+            self.task = Task(
+                self.trainer, self.node, job, message[1 : len(wire.START_HEAD)].tolist(), members, self.spec
+            )
             self._word = Word.GO_ON
         elif self.task and self.task.job == job:
             self._word = Word(int(message[1]))

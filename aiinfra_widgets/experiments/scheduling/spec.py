@@ -30,10 +30,10 @@ class SchedulingSpec(Spec):
         unit="s", ge=0.05, le=3600.0, live=True, group="System",
     )  # fmt: skip
     jobs: int = knob(
-        16, "Jobs in the stream; more can be submitted while it runs.", ge=1, le=2000, log=True, group="Load"
+        20, "Jobs in the stream; more can be submitted while it runs.", ge=1, le=2000, log=True, group="Load"
     )
     offered_load: float = knob(
-        0.8,
+        1.2,
         "Work that arrives, as a share of what the nodes can do.",
         label="Offered load",
         ge=0.05,

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 import numpy as np
 
 from .jobs import Job
 from .spec import SchedulingSpec
+from .traces import read_trace
 
 
 def stream(spec: SchedulingSpec) -> list[Job]:
     """Return fresh jobs, numbered from 1 in the order in which they arrive; submission and work in seconds of the run.
 
     Arrivals are Poisson, run times log-normal with the variability asked for, demands powers of two (a wide job is half as
-    frequent as one of half its width), users as 1, 1/2, 1/3 ... The rate makes the work that arrives the offered load.
+    frequent as one of half its width), users as 1, 1/2, 1/3 ... The gaps are stretched so that the work drawn is the offered load.
 
     Raises:
         DataError: A trace file that cannot be read.
     """
     if spec.trace_file:
-        from .traces import read_trace, scaled
-
-        return scaled(read_trace(spec.trace_file), spec)
+        return _from_trace(spec)
     rng = np.random.default_rng([spec.seed, 77])
     count = spec.jobs
     widths = 2 ** np.arange(int(np.log2(spec.most_demand)) + 1)
@@ -29,9 +30,11 @@ def stream(spec: SchedulingSpec) -> list[Job]:
     spread = np.log1p(spec.work_scv) ** 0.5
     work = spec.mean_work_s * np.exp(spread * rng.standard_normal(count) - spread**2 / 2)
     steps = np.maximum(np.round(work / spec.step_s), 2)
-    rate = spec.offered_load * spec.nodes / (spec.mean_work_s * float((widths * share).sum() / share.sum()))
-    submit = np.cumsum(rng.exponential(1 / rate, count))
+    submit = np.cumsum(rng.exponential(1.0, count))
     submit -= submit[0]
+    if count > 1:  # chance decides the order and the gaps, not how much work there is
+        total_s = float((steps * nodes).sum()) * spec.step_s / (spec.offered_load * spec.nodes)
+        submit *= total_s * (count - 1) / count / submit[-1]
     often = 1.0 / np.arange(1, spec.users + 1)
     users = rng.choice(spec.users, size=count, p=often / often.sum())
     priority = rng.integers(0, 10, count)
@@ -46,6 +49,28 @@ def stream(spec: SchedulingSpec) -> list[Job]:
             Job(
                 i + 1, float(submit[i]), width, work_s, float(work_s * factor[i]), min_nodes=max(width // 2, 1) if elastic[i] else width,
                 max_nodes=max(wide, width), priority=float(priority[i]), user=f"user {users[i] + 1}", deadline_s=due,
+            )
+        )  # fmt: skip
+    return jobs
+
+
+def _from_trace(spec: SchedulingSpec) -> list[Job]:
+    """Return the first jobs of a trace, on a clock that runs faster; jobs without work or a demand are left out."""
+    found: list[tuple[float, Job]] = []
+    fast = spec.trace_speedup
+    for old in islice(read_trace(spec.trace_file, unusable="skip"), spec.jobs):
+        begun = found[0][0] if found else old.submit_s
+        found.append((begun, old))
+    jobs, numbers = [], {}
+    for i, (begun, old) in enumerate(found, 1):
+        numbers[old.id] = i
+        work_s = max(round(old.work_s / fast / spec.step_s), 1) * spec.step_s
+        due_s = None if old.deadline_s is None else (old.deadline_s - begun) / fast
+        after = tuple(numbers[other] for other in old.depends_on if other in numbers)
+        jobs.append(
+            Job(
+                i, (old.submit_s - begun) / fast, old.nodes, work_s, max(old.estimate_s / fast, spec.step_s), priority=old.priority,
+                user=old.user or "user 0", deadline_s=due_s, depends_on=after,
             )
         )  # fmt: skip
     return jobs

@@ -18,16 +18,7 @@ QUANTITIES = (
     Quantity(
         "fairness_frac", "Fairness", "frac", "Jain's index of the users' slowdowns: 100 % is equal for all.", "higher"
     ),
-    Quantity(
-        "fragmentation_frac", "Fragmentation", "frac", "Share of the free time of nodes while somebody waited.", "lower"
-    ),
-    Quantity(
-        "late_frac",
-        "Late",
-        "frac",
-        "Share of the jobs with a deadline that missed it, or were refused for it.",
-        "lower",
-    ),
+    Quantity("jobs_late", "Late jobs", "jobs", "Jobs that were done after their deadline.", "lower"),
     Quantity("jobs_done", "Jobs done", "jobs", "Jobs that ended as they should.", "higher"),
     Quantity("waiting_jobs", "Waiting jobs", "jobs", "Jobs that could start if nodes were free.", "lower"),
     Quantity("running_jobs", "Running jobs", "jobs", "Jobs that hold nodes.", "neither"),
@@ -36,6 +27,11 @@ QUANTITIES = (
 #: Columns of the records. Times are seconds of the run, which a pause stops.
 INTERVALS = ("job", "node", "start_s", "end_s")
 JOBS = (
-    "job", "submit_s", "start_s", "end_s", "state", "segments", "held_node_s", "nodes", "work_s", "priority", "user", "deadline_s",
-    "loss",
+    "job", "submit_s", "start_s", "end_s", "state", "segments", "held_s", "held_node_s", "nodes", "work_s", "priority", "user",
+    "deadline_s", "loss",
+)  # fmt: skip
+#: The scheduler's integrals over time, once a window; accelerator-seconds also weighted with the hours' carbon and price.
+METERS = (
+    "now_s", "slot_s", "busy_slot_s", "partly_free_slot_s", "node_s", "waiting_job_s", "carbon_busy", "carbon_all", "price_busy",
+    "price_all",
 )  # fmt: skip

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -90,7 +91,11 @@ class Predictive:
         return math.ceil(load / self.target)
 
 
-KINDS = {"target-utilization": TargetUtilization, "queue-length": QueueLength, "predictive": Predictive}
+KINDS: dict[str, Callable[[float], Autoscaler]] = {
+    "target-utilization": TargetUtilization,
+    "queue-length": QueueLength,
+    "predictive": Predictive,
+}
 
 
 class Steady:

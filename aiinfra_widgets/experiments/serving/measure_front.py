@@ -29,6 +29,8 @@ BEAT_S = 0.25
 READ_BYTES = 1 << 16
 #: What may wait to be read by a front before it is given up; it holds the answers to some thousand requests.
 UNSENT_BYTES = 1 << 18
+#: A folder as young as this may be one in which somebody is about to listen.
+FRESH_S = 60.0
 _PREFIX, _SOCKET = "aiinfra-gate-", "s"
 
 
@@ -69,7 +71,7 @@ class Gate:
 
     def __init__(self, folder: Path) -> None:
         self._told = folder / FILE
-        self._remove_last()
+        _sweep()
         self._place, self._listener = _listen()
         self._poller = select.poll()
         self._poller.register(self._listener, select.POLLIN)
@@ -175,13 +177,6 @@ class Gate:
         for id in line.waiting:
             del self._waiting[id]
 
-    def _remove_last(self) -> None:
-        """Remove what a gate of this run left when its process was killed; only what a gate can have made."""
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            left = Path(json.loads(self._told.read_text())["socket"]).parent
-            if left.parent == Path(tempfile.gettempdir()) and left.name.startswith(_PREFIX):
-                shutil.rmtree(left)
-
 
 def _listen() -> tuple[Path, socket.socket]:
     """Return a new folder that only this user may enter, and a socket in it; not in the run's, whose path may be too long."""
@@ -199,3 +194,15 @@ def _listen() -> tuple[Path, socket.socket]:
             f"no socket for the HTTP front in {tempfile.gettempdir()}: {error}; set TMPDIR to a short path that you may write"
         ) from error
     return place, listener
+
+
+def _sweep() -> None:
+    """Remove what gates left whose process was killed: folders of this user in which nobody listens any more."""
+    for left in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller, contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime < FRESH_S:
+                continue
+            try:
+                caller.connect(str(left / _SOCKET))
+            except ConnectionRefusedError:
+                shutil.rmtree(left, ignore_errors=True)

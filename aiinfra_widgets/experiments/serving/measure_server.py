@@ -72,7 +72,7 @@ class ServerRole:
             for demand in demands:
                 service.add(demand)
             return
-        self._answer(service.serve(demands, ready_s=float(rows[0, 3])))  # type: ignore[union-attr]
+        self._answer(service.serve(demands, ready_s=float(rows[0, 3])))
 
     def _step(self) -> bool:
         """Do one iteration of a service that works on several requests at once; whether there was one to do."""
