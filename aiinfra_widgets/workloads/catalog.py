@@ -213,16 +213,18 @@ def perceptron(*sizes: int) -> tuple[Layer, ...]:
     return (*layers, loss(sizes[-1]))
 
 
-def small_cnn() -> tuple[Layer, ...]:
+def small_cnn(channels: tuple[int, int, int] = (1, 16, 32), size: int = 8) -> tuple[Layer, ...]:
     """Return two 3 x 3 convolutions, a pooling and a dense layer; no batch norm, which would tie the ranks together."""
+    first, second, third = channels
+    flat = third * (size // 2) ** 2
     return (
-        conv("conv1", 1, 16, 8, first=True),
-        relu("relu1", 16 * 64),
-        conv("conv2", 16, 32, 8),
-        relu("relu2", 32 * 64),
-        pool("pool", 32, 8),
-        flatten(32 * 16),
-        linear("linear", 32 * 16, 10),
+        conv("conv1", first, second, size, first=True),
+        relu("relu1", second * size**2),
+        conv("conv2", second, third, size),
+        relu("relu2", third * size**2),
+        pool("pool", third, size),
+        flatten(flat),
+        linear("linear", flat, 10),
         loss(10),
     )
 

@@ -23,6 +23,25 @@ from .gpt_facts import GptFacts
 EMBEDDING_STD = 0.02
 
 
+def attend(qkv_BT3HK: Tensor, cache: Tensor, rows: Tensor, places_BT: Tensor, seen_B1TL: Tensor) -> Tensor:  # noqa: N803
+    """Write the keys and values of new tokens into the cache and return what the queries find there, (B, T, D).
+
+    Args:
+        qkv_BT3HK: Queries, keys and values of the new tokens.
+        cache: (2, B, H, C, K) keys and values of these sequences.
+        rows: (B, 1) numbers from 0; with places_BT, the positions of the new tokens, where they are written.
+        places_BT: See rows.
+        seen_B1TL: Which cached tokens each new one may look at.
+    """
+    q, k, v = qkv_BT3HK.unbind(2)
+    cache[0][rows, :, places_BT], cache[1][rows, :, places_BT] = k, v
+    keys, values = cache[:, :, :, : seen_B1TL.shape[-1]]
+    scores_BHTL = q.transpose(1, 2) @ keys.transpose(2, 3) * q.shape[-1] ** -0.5  # noqa: N806
+    weights = scores_BHTL.masked_fill_(~seen_B1TL, -math.inf).softmax(-1)
+    found: Tensor = (weights @ values).transpose(1, 2).flatten(2)
+    return found
+
+
 class Block(nn.Module):
     """Attention and a two-layer perceptron, each behind a norm and added to what came in."""
 
@@ -34,22 +53,9 @@ class Block(nn.Module):
         self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
 
     def forward(self, x_BTD: Tensor, cache: Tensor, rows: Tensor, places_BT: Tensor, seen_B1TL: Tensor) -> Tensor:  # noqa: N803
-        """Return (B, T, D).
-
-        Args:
-            x_BTD: The new tokens.
-            cache: (2, B, H, C, K) keys and values of these sequences; the new ones are written into it.
-            rows: (B, 1) numbers from 0, and places_BT the positions of the new tokens: where they are written.
-            places_BT: See rows.
-            seen_B1TL: Which cached tokens each new one may look at.
-        """
-        B, T, D = x_BTD.shape  # noqa: N806
-        q, k, v = self.qkv(self.norm1(x_BTD)).view(B, T, 3, self.heads, -1).unbind(2)
-        cache[0][rows, :, places_BT], cache[1][rows, :, places_BT] = k, v
-        keys, values = cache[:, :, :, : seen_B1TL.shape[-1]]
-        scores_BHTL = q.transpose(1, 2) @ keys.transpose(2, 3) * (D // self.heads) ** -0.5  # noqa: N806
-        weights = scores_BHTL.masked_fill_(~seen_B1TL, -math.inf).softmax(-1)
-        x_BTD = x_BTD + self.out((weights @ values).transpose(1, 2).reshape(B, T, D))  # noqa: N806
+        """Return (B, T, D); the other arguments are those of `attend`."""
+        qkv: Tensor = self.qkv(self.norm1(x_BTD)).view(*x_BTD.shape[:2], 3, self.heads, -1)
+        x_BTD = x_BTD + self.out(attend(qkv, cache, rows, places_BT, seen_B1TL))  # noqa: N806
         more: Tensor = self.down(F.gelu(self.up(self.norm2(x_BTD)), approximate="tanh"))
         return x_BTD + more
 
@@ -60,12 +66,11 @@ class Gpt(nn.Module):
     def __init__(self, facts: GptFacts, seed: int) -> None:
         super().__init__()
         self.facts = facts
-        with torch.device("meta"):  # nothing is drawn from torch's own generator
+        with torch.random.fork_rng(devices=[]):  # what modules draw for themselves is not kept
             self.tokens = nn.Embedding(facts.vocab, facts.width)
             self.places = nn.Embedding(facts.context, facts.width)
             self.blocks = nn.ModuleList(Block(facts.width, facts.heads) for _ in range(facts.layers))
             self.norm = nn.LayerNorm(facts.width)
-        self.to_empty(device="cpu")
         self._draw(seed)
 
     @torch.no_grad()
@@ -75,8 +80,7 @@ class Gpt(nn.Module):
             if weights.ndim == 1:
                 weights.fill_(1.0 if "norm" in name and name.endswith("weight") else 0.0)
                 continue
-            embedding = name in {"tokens.weight", "places.weight"}
-            std = EMBEDDING_STD if embedding else weights.shape[1] ** -0.5
+            std = EMBEDDING_STD if name in {"tokens.weight", "places.weight"} else weights.shape[1] ** -0.5
             weights.copy_(torch.from_numpy(rng.standard_normal(tuple(weights.shape), dtype=np.float32)) * std)
 
     def forward(self, tokens_BT: Tensor, cache: Tensor, lengths_B: Tensor, longest: int) -> Tensor:  # noqa: N803

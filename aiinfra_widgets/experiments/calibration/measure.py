@@ -16,6 +16,7 @@ from mpi4py import MPI
 from ...experiment import Spec
 from ...ranks.node import Arrays, Node, Program
 from . import CalibrationSpec
+from .measure_forward import forward_probes
 from .measure_probes import Probe, all_probes, unit_of_work
 
 #: Repeats of one probe in one round.
@@ -45,7 +46,7 @@ class Probes(Program):
     def join(self, spec: Spec) -> None:
         """Make one communicator for each number of ranks that is probed."""
         comm = self.node.comm
-        self.probes = all_probes(self.node, self.levels(comm.size))
+        self.probes = [*all_probes(self.node, self.levels(comm.size)), *forward_probes()]
         for n in self.levels(comm.size):
             members = comm.Get_group().Incl(list(range(n)))
             self.groups[n] = comm.Create_group(members) if comm.rank < n else MPI.COMM_NULL

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -26,12 +26,12 @@ from ...models import (
 from ...models.grid import TimeGrid
 from ...quantities import Prediction, Value
 from ...workloads import catalog
+from ...workloads.calibrated import Calibrated
 from ...workloads.catalog import Layer
 from .bill import bill
 from .spec import TrainingSpec
 
 MODEL = "training-step 1"
-Which = Literal["median", "q25", "q75"]
 SWEPT = ("nodes", "global_batch", "slow_factor", "link_latency_s", "link_bandwidth_bytes_per_s")
 INJECTED_LINK = {
     "mpi": ring_allreduce_time_s, "ring": ring_allreduce_time_s, "tree": tree_allreduce_time_s,
@@ -43,33 +43,26 @@ SLEEP_OVERHEAD_S = 8e-5
 DRIFT = 0.10
 
 
-class Calibrated:
-    """The probes of a machine as functions of size, all at their median or all at one quartile."""
-
-    def __init__(self, machine: Machine, which: Which = "median") -> None:
-        self.machine, self.which = machine, which
-
-    def _grid(self, name: str, *axes: str, **at: Any) -> TimeGrid:
-        rows = self.machine.need(name, **at)
-        return TimeGrid.from_points(axes, [(p.at, getattr(p, self.which)) for p in rows])
+class StepTimes(Calibrated):
+    """What a training step is made of, as functions of size."""
 
     @cached_property
     def chain(self) -> tuple[float, float]:
         """(seconds that a call into backward costs once per step, seconds of a tiny layer)."""
-        one, nine = (getattr(self.machine.need("chain", layers=k)[0], self.which) for k in (1, 9))
+        one, nine = (self.one("chain", layers=k) for k in (1, 9))
         layer = max((nine - one) / 8, 0.0)
         return max(one - layer, 0.0), layer
 
     @cached_property
     def _kinds(self) -> dict[str, TimeGrid]:
         return {
-            "linear": self._grid("linear", "width", "batch"),
-            "conv": self._grid("conv", "inputs", "outputs", "batch"),
-            "activation": self._grid("activation", "elements"),
-            "pool": self._grid("pool", "elements"),
-            "classification": self._grid("cross_entropy", "batch"),
-            "regression": self._grid("squared_error", "batch"),
-            "gather": self._grid("gather", "row", "batch"),
+            "linear": self.grid("linear", "width", "batch"),
+            "conv": self.grid("conv", "inputs", "outputs", "batch"),
+            "activation": self.grid("activation", "elements"),
+            "pool": self.grid("pool", "elements"),
+            "classification": self.grid("cross_entropy", "batch"),
+            "regression": self.grid("squared_error", "batch"),
+            "gather": self.grid("gather", "row", "batch"),
         }
 
     def forward_backward_s(self, layers: tuple[Layer, ...], task: str, b: Any) -> Any:
@@ -119,15 +112,15 @@ class Calibrated:
 
     def update_s(self, params: int, n: Any) -> Any:
         """Return seconds to clear gradients and update, while n ranks do the same."""
-        return self._grid("update", "params", "ranks").time_s(params, n)
+        return self.grid("update", "params", "ranks").time_s(params, n)
 
     def tail_s(self, n: Any) -> Any:
         """Return seconds of bookkeeping on the buffer's tail."""
-        return self._grid("tail", "ranks").time_s(n)
+        return self.grid("tail", "ranks").time_s(n)
 
     def runtime_s(self) -> float:
         """Return the lab's own seconds between two steps."""
-        return float(getattr(self.machine.need("runtime")[0], self.which))
+        return self.one("runtime")
 
     @cached_property
     def _allreduce(self) -> MeasuredAllreduce:
@@ -144,8 +137,8 @@ class Calibrated:
         Returns:
             (arithmetic as a multiple of `alone_s`, seconds of the mean rank's wait, seconds of communication).
         """
-        median = Calibrated(self.machine) if self.which != "median" else self
-        base_s = median._grid("lockstep", "alone_s", ranks=1, part="compute").time_s(alone_s)
+        median = StepTimes(self.machine) if self.which != "median" else self
+        base_s = median.grid("lockstep", "alone_s", ranks=1, part="compute").time_s(alone_s)
         probed = np.clip(size_bytes, *self._probed_bytes)
         found = {}
         for part in ("compute", "wait", "comm"):
@@ -183,7 +176,7 @@ def predict(spec: TrainingSpec, machine: Machine, **over: Any) -> Prediction:
     """
     _check(spec, over)
     facts = catalog.facts(spec.workload).sized(spec.width, spec.depth)
-    bands = {w: _parts(spec, facts, Calibrated(machine, w), over) for w in ("median", "q25", "q75")}
+    bands = {w: _parts(spec, facts, StepTimes(machine, w), over) for w in ("median", "q25", "q75")}
     middle = bands["median"]
     values = {}
     for name, value in middle.items():
@@ -201,7 +194,7 @@ def predict(spec: TrainingSpec, machine: Machine, **over: Any) -> Prediction:
 
 
 def _parts(
-    spec: TrainingSpec, facts: catalog.WorkloadFacts, rates: Calibrated, over: Mapping[str, Any]
+    spec: TrainingSpec, facts: catalog.WorkloadFacts, rates: StepTimes, over: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The parts of a step of the mean rank; they add up to step_time_s."""
     n = np.asarray(over.get("nodes", spec.nodes), dtype=float)
@@ -242,7 +235,7 @@ def _parts(
 def _overlapped(
     spec: TrainingSpec,
     facts: catalog.WorkloadFacts,
-    rates: Calibrated,
+    rates: StepTimes,
     over: Mapping[str, Any],
     n: Any,
     compute_s: Any,
