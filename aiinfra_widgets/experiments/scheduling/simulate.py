@@ -147,6 +147,9 @@ class Simulation:
         now_s = 0.0
         self._next_arrival()
         while self._events:
+            if self._outdated():
+                heapq.heappop(self._events)
+                continue
             now_s = self._events[0][0]
             start_s = now_s if start_s is None else start_s
             while self._events and self._events[0][0] <= now_s:
@@ -163,6 +166,14 @@ class Simulation:
             now_s if self.scheduler.meters.now_s is None else self.scheduler.meters.now_s,
             self.num_by_state,
         )
+
+    def _outdated(self) -> bool:
+        """Whether the next event is an end that will not come, or a wake-up of nobody: no time passes until then."""
+        _, kind, number, what = self._events[0]
+        if kind == _END:
+            assert isinstance(what, Job)
+            return what.event != number or what.state is not State.RUNNING
+        return kind == _WAKEUP and not (self.scheduler.queue or self.scheduler.running or self.scheduler.held)
 
     def _push(self, at_s: float, kind: int, what: object) -> int:
         number = next(self._numbers)
