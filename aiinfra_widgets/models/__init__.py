@@ -126,6 +126,7 @@ from .queueing_knee import (
 )
 from .queueing_percentiles import (
     ggc_response_percentile_s,
+    ggc_response_tail_frac,
     ggc_wait_percentile_s,
     mmc_response_percentile_s,
     mmc_response_tail_frac,
@@ -215,6 +216,7 @@ __all__ = [
     "fork_join_response_s",
     "fork_join_upper_s",
     "ggc_response_percentile_s",
+    "ggc_response_tail_frac",
     "ggc_wait_percentile_s",
     "gustafson_speedup",
     "halving_doubling_allreduce_time_s",

@@ -54,8 +54,9 @@ class Arrivals:
     ) -> None:
         if kind not in ARRIVAL_KINDS:
             raise ModelInputError(f"no arrivals {kind!r}; {near(kind, ARRIVAL_KINDS)}")
+        need("seed", seed, whole=True)
         self.kind = kind
-        draws = np.random.SeedSequence(seed).spawn(2)
+        draws = np.random.SeedSequence([seed, 1]).spawn(2)  # not the draws of services with the same seed
         self._marks_draw, self._switch_draw = (np.random.default_rng(s) for s in draws)
         self._block: Array = np.empty(0)
         self._next = 0

@@ -23,7 +23,7 @@ _Ticket = tuple[int, int, float]  # request, which of its attempts, since when i
 
 def uniforms(seed: int) -> Iterator[float]:
     """Yield numbers from 0 to below 1 without end, the same ones for the same seed."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng([seed, 3])  # not the draws of arrivals or services with the same seed
     while True:
         yield from rng.random(1024).tolist()
 

@@ -49,8 +49,10 @@ class ServiceTimes:
     ) -> None:
         if kind not in SERVICE_KINDS:
             raise ModelInputError(f"no service times {kind!r}; {near(kind, SERVICE_KINDS)}")
+        need("seed", seed, whole=True)
         self.kind = kind
-        self._size, self._pick = (np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(2))
+        draws = np.random.SeedSequence([seed, 2]).spawn(2)  # not the draws of arrivals with the same seed
+        self._size, self._pick = (np.random.default_rng(s) for s in draws)
         self._times: Array = np.empty(0)
         self._at = 0
         if kind == "trace":

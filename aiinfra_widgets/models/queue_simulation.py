@@ -82,6 +82,7 @@ class QueueRules:
         need("max_batch", self.max_batch, 1, whole=True)
         for name in ("batch_wait_s", "batch_base_s", "backoff_s", "retry_budget_frac"):
             need(name, getattr(self, name))
+        need("seed", self.seed, whole=True)
         need("max_tries", self.max_tries, 1, whole=True)
         need("slow_server", self.slow_server, 0, self.num_servers - 1, whole=True)
         need("slow_factor", self.slow_factor, above=True)

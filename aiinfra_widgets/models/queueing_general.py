@@ -56,14 +56,15 @@ def mdc_wait_s(arrival_rate_per_s: Number, service_rate_per_s: Number, num_serve
     Arguments and errors as `mmc_wait_s`.
 
     Valid when: Poisson arrivals, one queue, equal servers, nobody leaves.
-    Off by: under 2 % from utilisation 0.5 on with up to 16 servers, under 6 % from 0.3 on with up to 4 (tested against the
-        exact chain); far too high for many servers that are mostly idle, where both waits are next to nothing.
-    Source: Cosmetatos 1975 (OR Quarterly 26), with Whitt's limit for light traffic (1993, Production and OM 2-2).
+    Off by: under 3 % from utilisation 0.5 on with up to 32 servers; up to 12 % too high at 0.3 with many servers, where both
+        waits are next to nothing. Exact for one server.
+    Source: Cosmetatos 1975 (OR Quarterly 26), never above the exact limit of light traffic, M/M/c times c / (c + 1).
     """
     _, servers, rho = offered(arrival_rate_per_s, service_rate_per_s, num_servers)
     busy = np.maximum(rho, 1e-12)
     correction = np.maximum(1 - rho, 0) * (servers - 1) * (np.sqrt(4 + 5 * servers) - 2) / (16 * servers * busy)
-    return mmc_wait_s(arrival_rate_per_s, service_rate_per_s, num_servers) * ((1 + np.minimum(correction, 0.24)) / 2)
+    ratio = np.minimum((1 + correction) / 2, servers / (servers + 1))
+    return mmc_wait_s(arrival_rate_per_s, service_rate_per_s, num_servers) * ratio[()]
 
 
 def allen_cunneen_wait_s(
@@ -86,9 +87,10 @@ def allen_cunneen_wait_s(
         ModelInputError: As `mmc_wait_s`, or a negative variability.
 
     Valid when: one queue, equal servers, nobody leaves, high utilisation.
-    Off by: exact for M/M/c and M/G/1, and in the limit of utilisation 1; within about 10 % for Poisson arrivals with
-        service SCV up to 4; far too high at low load where arrivals are more regular than Poisson (D/M/1 at 0.3: three
-        times). For bursty arrivals it is the limit of high load: too high where a burst is short against the queue.
+    Off by: exact for M/M/c and M/G/1, and in the limit of utilisation 1. With Poisson arrivals and 4 servers: service SCV 4
+        too high by 8 % at utilisation 0.7, 21 % at 0.5, 38 % at 0.3; constant service too low by 7, 14 and 24 % (take
+        `mdc_wait_s`). Clockwork arrivals (D/M/1): too high by 30 % at 0.7, twice the wait at 0.5, five times at 0.3.
+        For bursts it is the limit of high load: too high where a burst is short against the queue.
     Source: Allen 1978 (after Cunneen), Probability, Statistics and Queueing Theory; Kingman 1962.
     """
     need("arrival_scv", arrival_scv)
@@ -141,7 +143,7 @@ def transient_queue_length(
         ModelInputError: As `allen_cunneen_wait_s`, or a negative time.
 
     Valid when: many requests have arrived, and the servers are busy nearly all the time (utilisation from about 0.9).
-    Off by: about one request and 5 % from utilisation 1 on; too high below it.
+    Off by: too high by one request for one server, by two for four, whatever the time.
     Source: Harrison 1985, Brownian Motion and Stochastic Flow Systems, section 1.8: the mean of the running maximum.
     """
     load, servers, _ = offered(arrival_rate_per_s, service_rate_per_s, num_servers)

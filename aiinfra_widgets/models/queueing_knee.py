@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from ._check import Number, magnitude, need
+from ._check import Number, magnitude, need, need_fraction
 from .queueing import offered
 from .queueing_general import allen_cunneen_wait_s
-from .queueing_percentiles import ggc_response_percentile_s
+from .queueing_percentiles import ggc_response_tail_frac
 
 _HALVINGS = 60  # more than a float has digits
 
@@ -20,7 +20,7 @@ def highest_rate_per_s(response_s: Callable[[Any], Any], limit_s: Number, below_
 
     Args:
         response_s: Response at an array of arrival rates; must not fall when the rate rises.
-        limit_s: What it may not exceed.
+        limit_s: What it may not exceed, in the same unit.
         below_per_s: The rate to stay under: all that the servers can carry.
 
     Raises:
@@ -85,15 +85,14 @@ def slo_rate_per_s(
         slo_s: Limit of the response.
 
     Raises:
-        ModelInputError: As `ggc_response_percentile_s`, or a negative limit.
+        ModelInputError: As `ggc_response_percentile_s`, or a negative time.
 
     Valid when: as `ggc_response_percentile_s`. Off by: as `ggc_response_percentile_s`. Source: bisection.
     """
+    need_fraction("quantile", quantile)
     return _highest(
-        lambda rate: ggc_response_percentile_s(
-            rate, service_rate_per_s, num_servers, quantile, arrival_scv, service_scv
-        ),
-        slo_s,
+        lambda rate: ggc_response_tail_frac(rate, service_rate_per_s, num_servers, slo_s, arrival_scv, service_scv),
+        1 - magnitude(quantile),
         service_rate_per_s,
         num_servers,
     )

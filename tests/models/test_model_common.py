@@ -90,6 +90,7 @@ SWEEPS = {
     "mmc_response_percentile_s": (L, 1.0, N, F),
     "ggc_wait_percentile_s": (L, 1.0, N, F, F, T),
     "ggc_response_percentile_s": (L, 1.0, N, F, F, T),
+    "ggc_response_tail_frac": (L, 1.0, N, T, F, T),
     "knee_rate_per_s": (T + 1, N, F, T, 1 + F),
     "slo_rate_per_s": (1.0, N, T, F, F, T),
     "fixed_batch_response_s": (L, N, 0.1, 0.2, 2, F),
