@@ -15,8 +15,8 @@ from ..errors import ModelInputError, near
 from ._check import need
 
 Array = NDArray[np.float64]
-ArrivalKind = Literal["constant", "poisson", "bursty", "trace"]
-ARRIVAL_KINDS: tuple[str, ...] = ("constant", "poisson", "bursty", "trace")
+ArrivalKind = Literal["constant", "poisson", "mmpp", "trace"]
+ARRIVAL_KINDS: tuple[str, ...] = ("constant", "poisson", "mmpp", "trace")
 _BLOCK = 1024  # marks drawn at a time
 
 
@@ -24,13 +24,13 @@ class Arrivals:
     """The times at which requests are meant to arrive, fetched piece by piece, with a rate that may change on the way.
 
     Args:
-        kind: "constant" (clockwork), "poisson", "bursty" (Poisson in two states, calm and burst), or "trace".
+        kind: "constant" (clockwork), "poisson", "mmpp" (Poisson in two states, calm and burst), or "trace".
         rate_per_s: Mean rate; 0 is a pause. A trace goes at its own pace without it, and is stretched or squeezed to
             this mean rate with it.
         seed: Of the draws.
-        burst_ratio: bursty: rate in a burst over rate in the calm, above 1.
-        burst_frac: bursty: share of time in bursts, between 0 and 1.
-        burst_s: bursty: mean length of a burst.
+        burst_ratio: mmpp: rate in a burst over rate in the calm, above 1.
+        burst_frac: mmpp: share of time in bursts, between 0 and 1.
+        burst_length_s: mmpp: mean length of a burst.
         times_s: trace: arrival times from 0 on, sorted.
 
     Raises:
@@ -49,7 +49,7 @@ class Arrivals:
         seed: int = 0,
         burst_ratio: float = 10.0,
         burst_frac: float = 0.1,
-        burst_s: float = 1.0,
+        burst_length_s: float = 1.0,
         times_s: ArrayLike | None = None,
     ) -> None:
         if kind not in ARRIVAL_KINDS:
@@ -70,7 +70,7 @@ class Arrivals:
             raise ModelInputError(f"{kind} arrivals take no times_s; use kind 'trace', or leave the times out")
         elif rate_per_s is None:
             raise ModelInputError(f"{kind} arrivals need rate_per_s >= 0, got none; set the offered load")
-        self._bursts(burst_ratio, burst_frac, burst_s)
+        self._bursts(burst_ratio, burst_frac, burst_length_s)
         self._now_s = self._from_s = self._from_mark = 0.0
         self._set_rate(rate_per_s)
 
@@ -94,7 +94,7 @@ class Arrivals:
         if self.kind == "trace":
             gaps = np.diff(self._block)
             return float(np.var(gaps) / np.mean(gaps) ** 2) if len(gaps) and self._block[-1] > self._block[0] else 0.0
-        if self.kind != "bursty":
+        if self.kind != "mmpp":
             return float(self.kind == "poisson")
         calm, burst = self._state_factor
         share = self._stay_s[1] / sum(self._stay_s)
@@ -137,12 +137,12 @@ class Arrivals:
     def _bursts(self, ratio: float, share: float, length_s: float) -> None:
         self._burst, self._switch_s = False, math.inf
         self._state_factor, self._stay_s = (1.0, 1.0), (math.inf, math.inf)
-        if self.kind != "bursty":
+        if self.kind != "mmpp":
             return
         need("burst_ratio", ratio, 1, above=True, hint="rate in a burst over rate in the calm; without bursts: poisson")
         need("burst_frac", share, 0, 1, above=True)
         need("1 - burst_frac", 1 - share, above=True, hint="bursts all the time are poisson")
-        need("burst_s", length_s, above=True)
+        need("burst_length_s", length_s, above=True)
         calm = 1 / (1 - share + share * ratio)  # so that the mean over both states is 1
         self._state_factor, self._stay_s = (calm, calm * ratio), (length_s * (1 - share) / share, length_s)
         self._burst = bool(self._switch_draw.random() < share)  # stationary from the start

@@ -216,7 +216,9 @@ def _gamma_points(scv: Any) -> tuple[Any, Any]:
     """Return (points, weights) on a last axis that stand for a gamma distribution of mean 1 and an SCV up to 1."""
     spread = np.sqrt(scv)[..., None]
     first, last = np.maximum(1 - 6 * spread, 0.0), 1 + 14 * spread
-    points = first + (last - first) * ((np.arange(_POINTS) + 0.5) / _POINTS)  # middles: the density may begin with a jump
+    points = first + (last - first) * (
+        (np.arange(_POINTS) + 0.5) / _POINTS
+    )  # middles: the density may begin with a jump
     order = 1 / np.maximum(scv, 1e-9)[..., None]
     log_density = np.where(spread > 0, (order - 1) * np.log(points) - order * points, 0.0)
     density = np.exp(log_density - log_density.max(axis=-1, keepdims=True))

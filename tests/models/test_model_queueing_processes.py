@@ -48,7 +48,7 @@ def test_poisson_counts_have_the_variance_of_poisson():
 
 @pytest.mark.parametrize(("ratio", "share", "length_s"), [(10.0, 0.1, 0.2), (4.0, 0.5, 1.0)])
 def test_bursts_keep_the_mean_and_disperse_as_computed(ratio, share, length_s):
-    arrivals = Arrivals("bursty", 40.0, seed=4, burst_ratio=ratio, burst_frac=share, burst_s=length_s)
+    arrivals = Arrivals("mmpp", 40.0, seed=4, burst_ratio=ratio, burst_frac=share, burst_length_s=length_s)
     times = arrivals.next_until(20_000.0)
     assert len(times) / 20_000 == pytest.approx(40, rel=0.03)
     window_s = 40 * length_s / share  # far longer than a burst, so that the limit is near
@@ -95,9 +95,9 @@ def test_a_changed_rate_holds_from_now_on_and_a_pause_is_made_up_for_by_nobody()
     assert arrivals.next_until(12.0).tolist() == [10.5, 11.5]
 
 
-@pytest.mark.parametrize("kind", ["poisson", "bursty", "constant"])
+@pytest.mark.parametrize("kind", ["poisson", "mmpp", "constant"])
 def test_the_rate_after_a_change_is_the_new_one(kind):
-    arrivals = Arrivals(kind, 10.0, seed=3, burst_s=0.05)
+    arrivals = Arrivals(kind, 10.0, seed=3, burst_length_s=0.05)
     assert len(arrivals.next_until(1000.0)) == pytest.approx(10_000, rel=0.06)
     arrivals.change_rate(30.0)
     assert len(arrivals.next_until(2000.0)) == pytest.approx(30_000, rel=0.06)
@@ -113,12 +113,12 @@ def test_the_rate_after_a_change_is_the_new_one(kind):
         (lambda: Arrivals("poisson", 1.0, times_s=[1.0]), "poisson arrivals take no times_s"),
         (lambda: Arrivals("poisson", 1.0, seed=-1), "seed must be a whole number >= 0"),
         (
-            lambda: Arrivals("bursty", 1.0, burst_ratio=1.0),
+            lambda: Arrivals("mmpp", 1.0, burst_ratio=1.0),
             "burst_ratio must be > 1 and finite, got 1; .* without bursts: poisson",
         ),
-        (lambda: Arrivals("bursty", 1.0, burst_frac=0.0), "burst_frac must be > 0"),
-        (lambda: Arrivals("bursty", 1.0, burst_frac=1.0), "bursts all the time are poisson"),
-        (lambda: Arrivals("bursty", 1.0, burst_s=0.0), "burst_s must be > 0"),
+        (lambda: Arrivals("mmpp", 1.0, burst_frac=0.0), "burst_frac must be > 0"),
+        (lambda: Arrivals("mmpp", 1.0, burst_frac=1.0), "bursts all the time are poisson"),
+        (lambda: Arrivals("mmpp", 1.0, burst_length_s=0.0), "burst_length_s must be > 0"),
         (lambda: Arrivals("trace"), "a trace needs arrival times, got none; give times_s in seconds"),
         (lambda: Arrivals("trace", times_s=[]), "a trace needs arrival times, got none"),
         (
