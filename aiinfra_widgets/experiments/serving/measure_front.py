@@ -145,7 +145,7 @@ class Gate:
         *whole, line.came = (line.came + came).split(b"\n")
         try:
             requests = [(int(key), float(arrived_s), float(size)) for key, arrived_s, size in map(json.loads, whole)]
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             requests, came = [], b""
         if not came or len(line.came) > READ_BYTES:
             self._drop(line)
