@@ -138,7 +138,7 @@ def test_alone_in_a_batch_or_joining_and_leaving_the_answers_are_the_same(cache)
 def test_times_of_an_answer_are_in_order(cache):
     service = language(cache, batching="continuous")
     called_s = time.monotonic()
-    batch = service.serve([Demand(0, 4.0, 0.0), Demand(1, 2.0, 0.0)])
+    batch = language(cache).serve([Demand(0, 4.0, 0.0), Demand(1, 2.0, 0.0)])
     service.add(Demand(2, 3.0, 0.0))
     joined = [a for _ in range(3) for a in service.step()]
     for a in [*batch, *joined]:

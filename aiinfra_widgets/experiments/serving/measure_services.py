@@ -78,6 +78,9 @@ class Service(Protocol):
 class Continuous(Protocol):
     """A service that requests may join and leave between two tokens."""
 
+    def configure(self, spec: ServingSpec, slow: bool) -> None:
+        """Take up a changed Spec between two steps; `spec.service` and whether it is continuous stay what they were."""
+
     @property
     def active(self) -> int:
         """Number of requests added that are not answered yet."""
@@ -147,6 +150,61 @@ class PictureService:
         return found
 
 
+class _Language:
+    """The small language model, greedy. A slow server sleeps after each pass through the net: its tokens are slow one by one."""
+
+    def __init__(self, spec: ServingSpec, slow: bool) -> None:
+        torch.set_num_threads(1)
+        self.facts = gpt_facts(spec.service)
+        self.decoder = Decoder(Gpt(self.facts, spec.seed).eval(), int(spec.knobs()["max_batch"].high or 1))
+        self._warm = 0
+        self.configure(spec, slow)
+
+    def configure(self, spec: ServingSpec, slow: bool) -> None:
+        """Take up the largest batch, and try it where nothing is under way: a first pass is slower than all others."""
+        self._factor, self._prompt = 1.0, spec.prompt_tokens
+        largest = 1 if spec.batching == "none" else spec.max_batch
+        if largest > self._warm and not self.decoder.lengths:
+            tokens = self._pass(self.decoder.prefill, self._prompts([Demand(i, 1.0, 0.0) for i in range(largest)]))
+            self._pass(self.decoder.decode_step, torch.tensor(tokens))
+            self.decoder.clear()
+            self._warm = largest
+        self._factor = spec.slow_factor if slow else 1.0
+
+    def _pass(self, through: Callable[[Tensor], Tensor], tokens: Tensor) -> list[int]:
+        """Go through the net once; return the token that follows for each sequence."""
+        begun_s = time.monotonic()
+        following: list[int] = through(tokens).argmax(1).tolist()
+        _slowed(begun_s, self._factor)
+        return following
+
+    def _prompts(self, batch: Sequence[Demand]) -> Tensor:
+        """Return (B, T) tokens; what they say depends on the request's id alone."""
+        ids = torch.tensor([d.id for d in batch])
+        return (ids[:, None] * 31 + torch.arange(self._prompt) * 17) % self.facts.vocab
+
+    def _wanted(self, demand: Demand) -> int:
+        """Whole tokens, at least one; prompt and answer together fit into the context."""
+        return min(max(1, round(demand.size)), self.facts.context - self._prompt)
+
+
+class LanguageService(_Language):
+    """Whole batches: each stays together until its longest answer is done, and its answers are given out together."""
+
+    def serve(self, batch: Sequence[Demand], *, ready_s: float = 0.0) -> list[Answer]:
+        """Read all prompts, then decode until the longest answer is done, as if each had asked for that many tokens."""
+        start_s = time.monotonic()
+        wanted = [self._wanted(d) for d in batch]
+        tokens = [self._pass(self.decoder.prefill, self._prompts(batch))]
+        first_s = time.monotonic()
+        for _ in range(1, max(wanted)):
+            tokens.append(self._pass(self.decoder.decode_step, torch.tensor(tokens[-1])))
+        ended_s = time.monotonic()
+        self.decoder.clear()
+        results = [float(tokens[n - 1][i]) for i, n in enumerate(wanted)]
+        return [Answer(d.id, start_s, ended_s, first_s, r) for d, r in zip(batch, results, strict=True)]
+
+
 @dataclass(slots=True)
 class _Sequence:
     """One answer in the making."""
@@ -159,43 +217,13 @@ class _Sequence:
     tokens: int = 1
 
 
-class LanguageService:
-    """The small language model, greedy: whole batches by `serve`, or requests that join and leave by `add` and `step`.
-
-    A batch stays together until its longest answer is done, as if each had asked for that many tokens; its answers are
-    given out together. A slow server sleeps after each pass through the net, so that its tokens are slow one by one.
-    """
+class ContinuousLanguageService(_Language):
+    """Requests join and leave between two tokens."""
 
     def __init__(self, spec: ServingSpec, slow: bool) -> None:
-        torch.set_num_threads(1)
-        self.facts = gpt_facts(spec.service)
-        self.decoder = Decoder(Gpt(self.facts, spec.seed).eval(), int(spec.knobs()["max_batch"].high or 1))
         self._new: list[Demand] = []
         self._running: list[_Sequence] = []  # in the order of the decoder's slots
-        self._warm = 0
-        self.configure(spec, slow)
-
-    def configure(self, spec: ServingSpec, slow: bool) -> None:
-        """Take up the largest batch, and try it where nothing is under way: a first pass is slower than all others."""
-        self._factor, self._prompt = 1.0, spec.prompt_tokens
-        largest = 1 if spec.batching == "none" else spec.max_batch
-        if largest > self._warm and not self.active:
-            self.serve([Demand(i, 3.0, 0.0) for i in range(largest)])
-            self._warm = largest
-        self._factor = spec.slow_factor if slow else 1.0
-
-    def serve(self, batch: Sequence[Demand], *, ready_s: float = 0.0) -> list[Answer]:
-        """Read all prompts, then decode until the longest answer is done."""
-        start_s = time.monotonic()
-        wanted = [self._wanted(d) for d in batch]
-        tokens = [self._pass(self.decoder.prefill, self._prompts(batch))]
-        first_s = time.monotonic()
-        for _ in range(1, max(wanted)):
-            tokens.append(self._pass(self.decoder.decode_step, torch.tensor(tokens[-1])))
-        ended_s = time.monotonic()
-        self.decoder.clear()
-        results = [float(tokens[n - 1][i]) for i, n in enumerate(wanted)]
-        return [Answer(d.id, start_s, ended_s, first_s, r) for d, r in zip(batch, results, strict=True)]
+        super().__init__(spec, slow)
 
     @property
     def active(self) -> int:
@@ -234,25 +262,9 @@ class LanguageService:
                 answers.append(Answer(done.demand.id, done.started_s, now_s, done.first_token_s, float(done.last)))
         return answers
 
-    def _pass(self, through: Callable[[Tensor], Tensor], tokens: Tensor) -> list[int]:
-        """Go through the net once; return the token that follows for each sequence."""
-        begun_s = time.monotonic()
-        following: list[int] = through(tokens).argmax(1).tolist()
-        _slowed(begun_s, self._factor)
-        return following
 
-    def _prompts(self, batch: Sequence[Demand]) -> Tensor:
-        """Return (B, T) tokens; what they say depends on the request's id alone."""
-        ids = torch.tensor([d.id for d in batch])
-        return (ids[:, None] * 31 + torch.arange(self._prompt) * 17) % self.facts.vocab
-
-    def _wanted(self, demand: Demand) -> int:
-        """Whole tokens, at least one; prompt and answer together fit into the context."""
-        return min(max(1, round(demand.size)), self.facts.context - self._prompt)
-
-
-def make_service(spec: ServingSpec, cache: Path, slow: bool) -> SyntheticService | PictureService | LanguageService:
-    """Return what a server of `spec` does; the language model is `Continuous` as well.
+def make_service(spec: ServingSpec, cache: Path, slow: bool) -> Service | Continuous:
+    """Return what a server of `spec` does: a `Service`, or a `Continuous` where the batching is.
 
     Args:
         spec: Says which service; `seed` decides the weights.
@@ -265,7 +277,7 @@ def make_service(spec: ServingSpec, cache: Path, slow: bool) -> SyntheticService
         case "digits-cnn":
             return PictureService(spec, cache, slow)
         case _:
-            return LanguageService(spec, slow)
+            return (ContinuousLanguageService if spec.batching == "continuous" else LanguageService)(spec, slow)
 
 
 def sleep_until(deadline_s: float) -> None:
