@@ -8,23 +8,20 @@ from collections import deque
 from pathlib import Path
 
 from ...errors import DataError
-from ...models import Arrivals, ServiceTimes
+from ...models import ArrivalKind, Arrivals, ServiceTimes, service_kind
 from .spec import ServingSpec
 
 #: Share of the time that bursty arrivals are in a burst.
 BURST_FRAC = 0.1
-KINDS = {"poisson": "poisson", "constant": "constant", "bursty": "mmpp", "trace": "trace"}
 #: Draws of sizes have a seed of their own, so that another load brings the same requests.
 SIZES = 1_000_003
 
 
-def kind_of(scv: float) -> str:
-    """Return the distribution with a squared coefficient of variation of `scv`."""
-    if scv == 0:
-        return "deterministic"
-    if scv == 1:
-        return "exponential"
-    return "gamma" if scv < 1 else "hyperexponential"
+def arrival_options(spec: ServingSpec) -> tuple[ArrivalKind, dict[str, float]]:
+    """Return the process of arrival and what it takes besides a rate; of http, what it is predicted as."""
+    if spec.arrivals != "bursty":
+        return ("poisson" if spec.arrivals == "http" else spec.arrivals), {}  # type: ignore[return-value]
+    return "mmpp", {"burst_ratio": spec.burst_ratio, "burst_frac": BURST_FRAC, "burst_length_s": spec.burst_s}
 
 
 class Load:
@@ -44,9 +41,8 @@ class Load:
         if spec.arrivals != "http":
             times = read_trace(spec.trace_file) if spec.arrivals == "trace" else None
             rate = None if spec.arrivals == "trace" else spec.arrival_rate_per_s
-            burst = {"burst_ratio": spec.burst_ratio, "burst_frac": BURST_FRAC, "burst_length_s": spec.burst_s}
-            bursty = burst if spec.arrivals == "bursty" else {}
-            self._arrivals = Arrivals(KINDS[spec.arrivals], rate, seed=spec.seed, times_s=times, **bursty)  # type: ignore[arg-type]
+            kind, options = arrival_options(spec)
+            self._arrivals = Arrivals(kind, rate, seed=spec.seed, times_s=times, **options)
             self._arrivals.next_until(clock_s)
         self._sizes = _sizes(spec)
         self._spec = spec
@@ -55,7 +51,7 @@ class Load:
         """Take up a changed rate or size, for what was not fetched yet."""
         if self._arrivals and spec.arrivals != "trace" and spec.arrival_rate_per_s != self._spec.arrival_rate_per_s:
             self._arrivals.change_rate(spec.arrival_rate_per_s)
-        if kind_of(spec.service_scv) != kind_of(self._spec.service_scv):
+        if service_kind(spec.service_scv) != service_kind(self._spec.service_scv):
             self._sizes = _sizes(spec)
         else:
             self._sizes.change(mean_size(spec), spec.service_scv)
@@ -90,8 +86,7 @@ def mean_size(spec: ServingSpec) -> float:
 
 
 def _sizes(spec: ServingSpec) -> ServiceTimes:
-    kind = kind_of(spec.service_scv)
-    return ServiceTimes(kind, mean_size(spec), scv=spec.service_scv, seed=spec.seed + SIZES)  # type: ignore[arg-type]
+    return ServiceTimes(service_kind(spec.service_scv), mean_size(spec), scv=spec.service_scv, seed=spec.seed + SIZES)
 
 
 def read_trace(name: str) -> list[float]:
