@@ -47,7 +47,7 @@ class Plain:
 
     def free(self, without_s: float = -math.inf, extra: list[Run] | None = None) -> dict[int, tuple[int, float]]:
         """Free slots and memory of each node, without jobs that should end by a time, with `extra` jobs."""
-        table = {node: (self.slots, self.memory_bytes) for node in range(self.num_nodes)}
+        table = dict.fromkeys(range(self.num_nodes), (self.slots, self.memory_bytes))
         for run in [r for r in self.running if r.expected_end_s > without_s] + (extra or []):
             for node in run.nodes:
                 slots, memory = table[node]

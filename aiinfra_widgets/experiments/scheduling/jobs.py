@@ -109,12 +109,16 @@ class Job:
         self.max_nodes = self.max_nodes or self.nodes
         self.remaining_s = self.saved_s = self.work_s
         if not (
-            1 <= self.min_nodes <= self.nodes <= self.max_nodes
+            isinstance(self.nodes, int)
+            and isinstance(self.slots, int)
+            and 1 <= self.min_nodes <= self.nodes <= self.max_nodes
             and self.slots >= 1
             and 0 < self.work_s < math.inf
             and 0 < self.estimate_s < math.inf
             and -math.inf < self.submit_s < math.inf
             and self.memory_bytes >= 0
+            and -math.inf < self.priority < math.inf
+            and (self.deadline_s is None or self.deadline_s > -math.inf)
         ):
             raise ModelInputError("; ".join(_problems(self)))
 
@@ -158,14 +162,16 @@ def _problems(job: Job) -> list[str]:
         if not fine:
             found.append(f"job {job.id}: {name} is {getattr(job, name)!r}; allowed: {allowed}")
 
-    check(job.nodes >= 1, "nodes", "a whole number from 1")
+    check(isinstance(job.nodes, int) and job.nodes >= 1, "nodes", "a whole number from 1")
     check(1 <= job.min_nodes <= job.nodes, "min_nodes", f"1 to nodes ({job.nodes})")
     check(job.max_nodes >= job.nodes, "max_nodes", f"at least nodes ({job.nodes})")
-    check(job.slots >= 1, "slots", "accelerators on each node, a whole number from 1")
+    check(isinstance(job.slots, int) and job.slots >= 1, "slots", "accelerators on each node, a whole number from 1")
     check(0 < job.work_s < math.inf, "work_s", "seconds, above 0 and finite")
     check(0 < job.estimate_s < math.inf, "estimate_s", "seconds, above 0 and finite; leave it out to use work_s")
     check(-math.inf < job.submit_s < math.inf, "submit_s", "seconds, finite")
     check(job.memory_bytes >= 0, "memory_bytes", "bytes on each node, from 0")
+    check(-math.inf < job.priority < math.inf, "priority", "a finite number, higher goes first")
+    check(job.deadline_s is None or job.deadline_s > -math.inf, "deadline_s", "seconds, or None for no deadline")
     return found
 
 

@@ -127,7 +127,7 @@ def bill(meters: Meters, tariff: Tariff) -> dict[str, float | None]:
     priced = per_kwh > 0 or tariff.price_usd_per_node_hour > 0
     cost_usd = rented_cost_usd(1, meters.node_s, tariff.price_usd_per_node_hour)
     return {
-        "energy_j": it_j,
+        "energy_j": it_j if tariff.busy_w else None,
         "cost_usd": float(cost_usd + energy_cost_usd(it_j, per_kwh, tariff.pue)) if priced else None,
         "operational_gco2e": operational_gco2e(facility_energy_j(it_j, tariff.pue), intensity) if intensity else None,
     }

@@ -41,7 +41,7 @@ class Scheduler(Books):
             raise ModelInputError(f"there was a job {job.id} already; give each job an id of its own")
         if job.state is not State.WAITING or job.seq >= 0:
             raise ControlError(f"job {job.id} was submitted before; make a new Job")
-        if job.depends_on:
+        if job.id in self._waits_for or job.id in job.depends_on:  # else nobody waits for it, and it closes no circle
             check_dependencies([*self.jobs.values(), job])
         job.seq = self._num_submitted
         self._num_submitted += 1
@@ -203,13 +203,13 @@ class Scheduler(Books):
             remaining_s: Work left as of its checkpoint; by its speed and nodes, if not given.
 
         Raises:
-            ControlError: It does not run, or was not told to stop.
+            ControlError: It does not run, was not told to stop, or has more left than its whole work.
         """
         self._advance(now_s)
         job = self._running(job_id)
         if not job.stopping:
             raise ControlError(f"job {job_id} was not told to stop; report its end with finish or fail")
-        job.remaining_s = job.left_s(now_s) if remaining_s is None else remaining_s
+        job.remaining_s = _remaining_s(job, remaining_s, now_s)
         if job.stopping == "preempt":
             job.saved_s = job.remaining_s
             self._leave(job, now_s)
@@ -229,13 +229,13 @@ class Scheduler(Books):
             remaining_s: Work left; by its speed and nodes, if not given.
 
         Raises:
-            ControlError: It does not run, or was not told to resize.
+            ControlError: It does not run, was not told to resize, or has more left than its whole work.
         """
         self._advance(now_s)
         job = self._running(job_id)
         if job.target is None:
             raise ControlError(f"job {job_id} was not told to resize")
-        job.remaining_s = job.left_s(now_s) if remaining_s is None else remaining_s
+        job.remaining_s = _remaining_s(job, remaining_s, now_s)
         given_up = tuple(n for n in job.on if n not in job.target)
         self.policy.ended(job, now_s)
         self.holdings.give_back(job, given_up, now_s)
@@ -253,13 +253,13 @@ class Scheduler(Books):
             saved: It has just written a checkpoint: this is where it would go on if its node died.
 
         Raises:
-            ControlError: It does not run.
+            ControlError: It does not run, or has more left than its whole work.
         """
         self._advance(now_s)
         job = self._running(job_id)
-        job.remaining_s, job.since_s = remaining_s, now_s
+        job.remaining_s, job.since_s = _remaining_s(job, remaining_s, now_s), now_s
         if saved:
-            job.saved_s = remaining_s
+            job.saved_s = job.remaining_s
         return job
 
     # --- what to do
@@ -296,3 +296,15 @@ class Scheduler(Books):
         else:
             self._end(job, WITHDRAWN[why], now_s)
         return job
+
+
+def _remaining_s(job: Job, reported_s: float | None, now_s: float) -> float:
+    """Return the work left as it was reported, or by speed and time if it was not."""
+    if reported_s is None:
+        return job.left_s(now_s)
+    if not 0 <= reported_s <= job.work_s:
+        raise ControlError(
+            f"remaining_s of job {job.id} must be from 0 to {job.work_s:g}, its whole work, got {reported_s}; report what is "
+            "left in seconds on its demanded nodes"
+        )
+    return reported_s

@@ -210,10 +210,11 @@ def _moment(text: str, column: str, where: str) -> tuple[float, bool]:
     if not text:
         raise DataError(f"{where}: {column} is empty; a stream cannot be made without the time of submission")
     try:
-        return _number(text, column, where), False
-    except DataError:
+        float(text)
+    except ValueError:
         try:
             date = datetime.fromisoformat(text)
         except ValueError as error:
             raise DataError(f"{where}: {column} is {text!r}; allowed: seconds from 0, or a date") from error
-    return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp(), True
+        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp(), True
+    return _number(text, column, where), False
