@@ -30,6 +30,8 @@ MODEL = "serving 1"
 DESK_CPU, SERVER_CPU = 0.15, 0.04
 #: Assumed: an answer takes so long from the end of its service to the desk: one look at a message on either side.
 WAY_BACK_S = 3e-4
+#: From this share of the capacity on a queue does not settle while anybody watches.
+NEARLY = 0.999
 SWEEP_POINTS, SIMULATED_POINTS = 40, 14
 NAMES = (
     "mean_response_s", "mean_wait_s", "mean_service_s", "p50_response_s", "p95_response_s", "p99_response_s", "utilization_frac",
@@ -80,7 +82,7 @@ def _figures(spec: ServingSpec, machine: Machine, mean_s: Any, time: ServiceTime
         found = simulated_figures(spec, time, mean_s, cores, over)
     rate = over.get("arrival_rate_per_s", spec.arrival_rate_per_s)
     endless = not (spec.queue_limit or spec.timeout_s)
-    if not over and endless and rate * mean_s >= _capacity(spec, cores) and spec.batching == "none":
+    if not over and endless and rate * mean_s >= NEARLY * _capacity(spec, cores) and spec.batching == "none":
         found = transient_figures(spec, mean_s, time.scv, cores)
     response = found.values["mean_response_s"] + WAY_BACK_S
     return Figures({**found.values, "mean_response_s": response}, found.how, found.notes)
