@@ -12,7 +12,13 @@ from .spec import TrainingSpec
 
 
 def bill(
-    spec: TrainingSpec, machine: Machine, nodes: Any, step_s: Any, cpu_s: Any, steps: Any = 1, counter_j: float | None = None
+    spec: TrainingSpec,
+    machine: Machine,
+    nodes: Any,
+    step_s: Any,
+    cpu_s: Any,
+    steps: Any = 1,
+    counter_j: float | None = None,
 ) -> dict[str, Value]:
     """Return energy, cost and carbon of `steps` steps, and energy and cost of one.
 
