@@ -80,10 +80,9 @@ def service_time(spec: ServingSpec, machine: Machine) -> ServiceTime:
 
 def _told(mean: Array, scv: Array, low_s: float, high_s: float, pause_s: float, how: str) -> ServiceTime:
     most = len(mean)
-    item, base = np.polyfit(np.arange(1, most + 1), mean, 1) if most > 1 else (0.0, mean[0])
-    return ServiceTime(
-        float(mean[0]), float(scv[0]), float(low_s), float(high_s), mean, scv, float(base), float(item), pause_s, how
-    )
+    item = max(float(np.polyfit(np.arange(1, most + 1), mean, 1)[0]), 0.0) if most > 1 else 0.0
+    base = float(mean.mean()) - item * (most + 1) / 2
+    return ServiceTime(float(mean[0]), float(scv[0]), float(low_s), float(high_s), mean, scv, base, item, pause_s, how)
 
 
 def _most(spec: ServingSpec) -> int:
@@ -134,4 +133,4 @@ def _largest(each: Array) -> tuple[Array, Array]:
     below = (np.arange(count + 1) / count)[None, :] ** np.arange(1, rows + 1)[:, None]
     weights = np.diff(below, axis=1)
     mean = (weights * each).sum(axis=1)
-    return mean, np.maximum((weights * each**2).sum(axis=1) / mean**2 - 1, 0.0)
+    return mean, (weights * (each - mean[:, None]) ** 2).sum(axis=1) / mean**2
