@@ -22,7 +22,7 @@ TYPED = {
     "s": ((1.0, "s"), (1e-3, "ms"), (1e-6, "us")),
 }
 #: Stops of a logarithmic slider in each decade.
-COARSE, FINE = (1, 2, 5), (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)
+COARSE, FINE = (1, 2, 5), (1, 1.2, 1.5, 2, 2.5, 3, 3.5, 4, 4.5, 5, 6, 7, 8, 9)
 LIVE_SIGN = "\u25cf"  # a dot behind the label: may change while the run goes on
 
 Changed = Callable[["Field", Any], None]

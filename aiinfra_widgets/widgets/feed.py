@@ -66,14 +66,17 @@ class Still:
     def __init__(self) -> None:
         self.data: dict[str, dict[str, Columns]] = {}
         self.words: dict[str, str] = {}
+        self.seen: set[str] = set()
 
     def put(self, chart: str, source: str, columns: Columns, *, seen: bool | None = None) -> None:
         """Replace a source."""
         self.data.setdefault(chart, {})[source] = columns
+        if seen:
+            self.seen.add(chart)
 
     def append(self, chart: str, source: str, columns: Columns, whole: Columns) -> None:
         """Keep the whole."""
-        self.put(chart, source, whole)
+        self.put(chart, source, whole, seen=True)
 
     def span(self, chart: str, low: float, high: float) -> None:
         """Keep a range."""
@@ -221,12 +224,7 @@ class Feed:
                 again |= series.cut(first)
         self._last_tick = float(rows["tick"].iloc[-1])
         if self._parts is not None:
-            axis = self.shown.axes[self.shown.total]
-            columns = {n: rows[n].to_numpy(float) * axis.factor for n in self._parts.names if n != "tick" and n in rows}
-            columns = {"tick": rows["tick"].to_numpy(float), **columns}
-            for part in self.exp.parts:  # a part that is not measured leaves no hole in the stack
-                columns[part] = np.nan_to_num(columns.get(part, np.zeros(len(rows))))
-            self._send("parts", self._parts, columns, again)
+            self._stack(self._parts, rows, again)
         specs = {s.index: s for s in segments}
         ended_s = rows["t_s"].to_numpy(float)
         begun_s = self._last_s or next((s.t_s for s in segments), ended_s[0])
@@ -240,6 +238,17 @@ class Feed:
                 columns = self._derived(name, rows, specs, axis)
             if len(columns["tick"]):
                 self._send(name, series, columns, again)
+
+    def _stack(self, series: Thinned, rows: Any, again: bool) -> None:
+        """Draw the parts of each tick: one that is not measured leaves no hole in the stack, a tick without a total none."""
+        axis, total = self.shown.axes[self.shown.total], self.shown.total
+        rows = rows[np.isfinite(rows[total].to_numpy(float))] if total in rows else rows[:0]
+        columns = {"tick": rows["tick"].to_numpy(float)}
+        for name in series.names[1:]:
+            values = rows[name].to_numpy(float) if name in rows else np.zeros(len(rows))
+            columns[name] = np.nan_to_num(values) * axis.factor
+        if len(rows):
+            self._send("parts", series, columns, again)
 
     def _send(self, chart: str, series: Thinned, columns: Mapping[str, Any], again: bool) -> None:
         before = len(series)

@@ -187,7 +187,7 @@ def parts_chart(total: str, parts: Sequence[str], tick: str, data: Mapping[str, 
     fig.xaxis.axis_label, fig.yaxis.axis_label = tick.capitalize(), axis.label(q.label)
     named = zip(parts, colours, areas, strict=True)
     keys = [Key(quantity(p).label, "box", colour, (area,)) for p, colour, area in named]
-    keys += [Key("Whole " + tick, "line", INK, (line,)), Key("Predicted", "band", PREDICTED, predicted)]
+    keys += [Key(q.label, "line", INK, (line,)), Key("Predicted", "band", PREDICTED, predicted)]
     empty = f"The parts of each {tick} appear here, as it runs."
     return Chart("parts", dress(fig), empty, f"{q.label} over {plural(tick)}", f"{q.label} and its parts", tuple(keys))
 

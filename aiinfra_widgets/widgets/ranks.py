@@ -14,6 +14,8 @@ from .state import Look
 WORDY = 16
 #: What a tile says of a node where an experiment does not split its tick into parts, and what its tooltip says.
 TOLD, TOLD_HOVER = 2, 8
+#: What the runtime measures on every node.
+ALWAYS = ("cpu_time_s", "memory_bytes")
 
 
 def ranks_html(exp: Experiment, look: Look) -> str:
@@ -53,7 +55,8 @@ def coordinates(exp: Experiment, look: Look, node: int) -> bool:
 
 def reported(exp: Experiment, sample: Mapping[str, float]) -> dict[str, float]:
     """Return what a node's newest sample says, most important first; nodes report different things."""
-    known = dict.fromkeys((*exp.compared, *exp.live_series, *(q.name for q in exp.quantities)))
+    own = (q.name for q in exp.quantities)
+    known = dict.fromkeys((*exp.compared, *exp.live_series, *own, *ALWAYS))
     return {n: v for n in known if math.isfinite(v := sample.get(n, math.nan))}
 
 
@@ -62,28 +65,33 @@ def _tile(exp: Experiment, look: Look, node: int, most: float, small: bool) -> s
     at_work = state in {"working", "paused"}
     role = "coordinator" if coordinates(exp, look, node) else ""
     tick = f"{exp.tick} {int(sample['tick'])}" if sample else ""
+    total = _total(exp, sample)
     bar, told, hover = '<div class="aiinfra-bar"></div>', "", []
-    if at_work and exp.parts:
-        total = _total(exp, sample)
-        bar = _bar(exp, sample, most) if sample else bar
-        told = show(exp.compared[0], total) if total else ""
-        hover = [told] if told else []
+    if at_work and (total or (exp.parts and not sample)):
+        bar = _bar(exp, sample, most)
+        hover = [show(exp.compared[0], total)] if total else []
+        told = f"<span>{escape(hover[0])}</span>" if total else ""
     elif at_work:
         found = reported(exp, sample)
         share = next((n for n in found if quantity(n).unit == "frac"), "")
         bar = _share(share, found[share]) if share else ""
-        hover = [f"{quantity(n).label} {show(n, v)}" for n, v in list(found.items())[:TOLD_HOVER]]
+        hover = [_said(n, v) for n, v in list(found.items())[:TOLD_HOVER]]
         told = "".join(f"<span>{escape(h)}</span>" for h in hover[:TOLD])
     title = ", ".join([f"node {node}: {state}", *(w for w in (role, tick) if w), *hover])
     words = "" if small else f'<span class="aiinfra-rank-state">{state}</span>'
-    foot = f"<span>{role}</span>" if role else ""
-    foot += f"<span>{escape(tick)}</span>" + (f"<span>{escape(told)}</span>" if exp.parts else told)
-    own = "" if exp.parts else " aiinfra-rank-own"
+    foot = f"<span>{role}</span>" * bool(role) + f"<span>{escape(tick)}</span>{told}"
+    own = "" if exp.parts and not exp.spec.coordinators else " aiinfra-rank-own"
     more = "" if small else f'<div class="aiinfra-rank-foot{own}">{foot}</div>'
     return (
         f'<div class="aiinfra-rank aiinfra-rank-{state}" role="listitem" title="{escape(title)}">'
         f'<div class="aiinfra-rank-head"><b>{node}</b>{words}</div>{bar}{more}</div>'
     )
+
+
+def _said(name: str, value: float) -> str:
+    """`Utilisation 63 %`; a unit that the label names already is left out."""
+    q, text = quantity(name), show(name, value)
+    return f"{q.label} {text.removesuffix(f' {q.unit}') if q.unit in q.label.lower().split() else text}"
 
 
 def _bar(exp: Experiment, sample: Mapping[str, float], most: float) -> str:

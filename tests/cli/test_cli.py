@@ -51,6 +51,7 @@ TRAIN = ("run", "training")
         (("resume", "nosuch"), "no run 'nosuch' in "),
         (("resume", "last"), "newest: none yet; see: aiinfra runs"),
         (("watch",), "no run 'last' in "),
+        (("ask", "last", "nodes=2"), "no run 'last' in "),
         (("watch", "../../etc"), "is not a run: it has no run.json"),
     ],
     ids=lambda x: " ".join(x[1:]) if isinstance(x, tuple) else None,
@@ -67,7 +68,9 @@ def test_every_wrong_field_is_named_at_once(aiinfra):
     assert [line.split(":")[0] for line in lines] == ["stepz", "nodes", "seed"]
 
 
-@pytest.mark.parametrize("words", [("frobnicate",), ("run",), (*TRAIN, "--nope"), ("runs", "--runs")])
+@pytest.mark.parametrize(
+    "words", [("frobnicate",), ("run",), ("ask",), ("ask", "last"), (*TRAIN, "--nope"), ("runs", "--runs")]
+)
 def test_a_command_that_cannot_be_parsed_shows_how(aiinfra, words):
     said = aiinfra(*words)
     assert (said.code, said.out) == (1, "")
@@ -97,6 +100,21 @@ def test_fields_names_every_field_with_its_range(aiinfra):
     for knob in experiment("training").spec.knobs().values():
         assert knob.name in out
     assert "1 to 512" in out
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        ({"kind": "applied", "tick": 7, "cost_s": 0.002, "reason": None}, "send size=2: done at watch 7, took 2 ms"),
+        ({"kind": "refused", "tick": 7, "cost_s": None, "reason": "too [big]"}, "send size=2: refused. too [big]"),
+        ({"kind": "asked", "tick": None, "cost_s": None, "reason": None}, "not decided yet; see: aiinfra watch 1-x"),
+    ],
+)
+def test_an_answer_is_said_in_the_words_of_the_experiment(capfd, answer, says):
+    from aiinfra_widgets.cli import show
+
+    show.answer({"run": "1-x", "asked": "send size=2", **answer}, "watch")
+    assert says in capfd.readouterr().out
 
 
 def test_no_runs_is_an_empty_list(aiinfra):

@@ -78,6 +78,39 @@ def test_a_run_that_was_stopped_is_resumed_by_the_end_of_its_name(aiinfra):
     assert [(s["first_tick"], s["ticks"]) for s in again.json["segments"]] == [(0, tick), (tick, 80 - tick)]
 
 
+def test_a_run_that_goes_on_is_asked_and_says_what_became_of_it(aiinfra):
+    begun = aiinfra("run", "training", "--nodes", "2", *NET, "--set", "steps=10000000", "--detach", "--json")
+    name = Path(begun.json["run"]).name
+    try:
+        applied = aiinfra("ask", "last", "nodes=1", "learning_rate=0.01", "--wait", "60", "--json")
+        assert applied.code == 0, applied.err
+        assert (applied.json["kind"], applied.json["run"]) == ("applied", name)
+        assert applied.json["tick"] >= 0
+        assert "done at step" in aiinfra("ask", name[-4:], "checkpoint").out
+        assert aiinfra("ask", "last", "global_batch=1", "--json").json["kind"] == "applied"
+        later = aiinfra("ask", "last", "step=10000000", "pause", "--json")
+        assert (later.code, later.json["kind"], later.json["tick"]) == (0, "asked", None), (
+            "nobody waits for a tick to come"
+        )
+        for words, says in (
+            (("nodes=0",), "nodes: got 0; allowed: a whole number from 1 to 512"),
+            (("nodes=2",), "nodes: got 2; with global_batch 1 some would have no sample"),
+            (("steps=5",), "steps cannot change while the run goes on"),
+            (("fly",), "'fly' is neither key=value nor one of pause"),
+            (("pause", "resume"), "pause and resume are two verbs"),
+            (("step=soon", "pause"), "step is a whole number from 0"),
+            (("pause", "hard=1"), "hard: no such field"),
+        ):
+            said = aiinfra("ask", "last", *words)
+            assert (said.code, said.out) == (1, "")
+            assert says in said.message
+    finally:
+        stopped = aiinfra("ask", "last", "stop")
+    assert stopped.code == 0, stopped.err
+    assert aiinfra("watch", "last").out.count("stopped: stopped by cli") == 1
+    assert f"run {name} has ended" in aiinfra("ask", "last", "nodes=1").message
+
+
 def test_results_for_a_person(aiinfra):
     said = aiinfra("run", "training", "--nodes", "2", *NET, "--set", "steps=40")
     assert said.code == 0, said.err

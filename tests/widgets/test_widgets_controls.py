@@ -97,3 +97,18 @@ def test_stops_are_ordered_within_range_and_hold_both_ends(low: int, high: int) 
 def test_a_choice_is_not_a_slider() -> None:
     knob = Knob("c", "C", "choice", "b", "help", "", None, None, ("a", "b"), False, False, "", None)
     assert Field(knob, "b", lambda *_: None).control.options == ("a", "b")
+
+
+def test_a_rate_is_a_slider_with_its_unit_and_fine_stops() -> None:
+    knob = Knob("load", "Load", "float", 25.0, "help", "1/s", 0.01, 20000.0, (), True, True, "", None)
+    heard: list[Any] = []
+    found = Field(knob, 25.0, lambda _, value: heard.append(value))
+    assert not found.is_text
+    labels = dict(found.control.options)
+    assert labels["25/s"] == 25.0
+    around = [v for v in labels.values() if 20 <= v <= 50]
+    assert len(around) >= 6
+    found.control.value = 30.0
+    assert heard == [30.0]
+    found.set(33.0)
+    assert found.value() == 33.0

@@ -88,6 +88,53 @@ def test_the_figures_follow_a_run_exactly_and_come_back_on_hello(recorded: Any, 
     assert Browser().take(wire.sent).sources == live, "a page that is opened later sees something else"
 
 
+def test_gaps_stay_gaps_and_a_value_between_two_is_seen(carried: Any) -> None:
+    carried.segment()
+    shown, still = Shown(carried.exp, {"errand_wait_s": 0.1}), Still()
+    reader = carried.reader()
+    feed = Feed(shown, still, reader.machine)
+    carried.watch(3)
+    take(feed, reader, carried)
+    chart = still.data["errand_wait_s"]
+    assert np.isnan(chart["series"]["value"]).all()
+    assert "errand_wait_s" not in still.seen, "a figure without a value is empty"
+    for wait_s in (0.2, float("nan"), 0.3, 0.4):
+        carried.watch(1, wait_s)
+        take(feed, reader, carried)
+    assert chart["series"]["value"][3:].tolist() == pytest.approx([200.0, np.nan, 300.0, 400.0], nan_ok=True)
+    assert chart["alone"]["tick"].tolist() == [4.0]
+    assert "errand_wait_s" in still.seen
+    busy = still.data["carrier_busy_frac"]
+    assert busy["series"]["value"].tolist() == pytest.approx([37.5] * 7), "the mean of the nodes that report it"
+    assert busy["span"]["end"] == 92.0, "what was predicted is inside"
+    assert shown.chart("errand_wait_s", chart).figure.select_one({"name": "alone"}).data["value"].tolist() == [200.0]
+
+
+def take(feed: Feed, reader: Any, carried: Any) -> None:
+    reader.poll()
+    feed.pull(reader, Look(spec=carried.spec, segments=reader.segments()))
+
+
+def test_a_derived_quantity_gets_the_time_that_its_ticks_took(carried: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    elapsed: list[float] = []
+    monkeypatch.setattr(
+        type(carried.exp), "derive", lambda self, s, m, v, elapsed_s: (elapsed.append(elapsed_s), {})[1]
+    )
+    monkeypatch.setattr(type(carried.exp), "live_series", ("energy_per_errand_j", "energy_j"))
+    carried.segment()
+    feed, reader = Feed(Shown(carried.exp), Still(), carried.reader().machine), carried.reader()
+    for _ in range(3):
+        carried.watch(20)
+        reader.poll()
+        segments = reader.segments()
+        begun = feed._last_s or segments[0].t_s
+        elapsed.clear()
+        feed._rows(reader.ticks.iloc[feed._seen_rows :], segments)
+        feed._seen_rows = len(reader.ticks)
+        took = float(reader.ticks["t_s"].iloc[-1]) - begun
+        assert sum(elapsed) == pytest.approx(2 * took), "for each of two quantities, all of the time and no more"
+
+
 def test_a_report_shows_what_the_page_shows(recorded: Any, shown: Shown) -> None:
     recorded.segment()
     recorded.steps(40)

@@ -16,7 +16,7 @@ from aiinfra_widgets.runs.status import Status
 from aiinfra_widgets.widgets import header, ledger
 from aiinfra_widgets.widgets.compare import comparison_html, detail_html
 from aiinfra_widgets.widgets.figures import Axis
-from aiinfra_widgets.widgets.meters import meters_html, meters_table_html, total
+from aiinfra_widgets.widgets.meters import meters_html, meters_table_html, rate, total
 from aiinfra_widgets.widgets.plotdata import predicted
 from aiinfra_widgets.widgets.ranks import ranks_html, state_of
 from aiinfra_widgets.widgets.state import Look
@@ -85,6 +85,56 @@ def test_the_tiles_say_who_works(recorded: Any) -> None:
     assert "1 of 3 ranks" in html
     many = replace(look, nodes=tuple(range(64)), members=tuple(range(64)), lost=())
     assert "aiinfra-small" in ranks_html(recorded.exp, many)
+
+
+def test_nodes_report_different_things_and_the_one_that_coordinates_is_named(carried: Any) -> None:
+    carried.segment()
+    carried.watch(3)
+    latest = carried.reader().latest()
+    look = Look(phase="running", status=Status("running", ""), nodes=(0, 1, 2, 3), members=(0, 1, 2), latest=latest)
+    html = ranks_html(carried.exp, look)
+    desk, first, second, idle = html.split('role="listitem"')[1:]
+    assert "coordinator" in desk
+    assert "Waiting 1" in desk
+    assert "Busy" not in desk
+    assert html.count("coordinator</span>") == 1
+    assert "Busy 25 %" in first
+    assert "width:50.00%" in second
+    assert "idle" in idle
+    assert "node 2: working, watch 3, Busy 50 %" in second
+    assert "what it reports" in ranks_html(carried.exp, Look())
+
+
+def test_what_one_of_something_costs_is_found_by_its_name(carried: Any) -> None:
+    segment = settled_errands(carried)
+    assert rate([segment], "energy_j") == "1.25 J per errand"
+    assert rate([segment], "cost_usd") == ""
+    assert rate([], "energy_j") == ""
+    assert "1.25 J per errand" in meters_html([segment])
+    assert "1.25 J per errand" in meters_table_html([segment])
+
+
+def settled_errands(carried: Any) -> Segment:
+    carried.segment()
+    carried.watch(30)
+    return replace(
+        carried.reader().segments()[-1],
+        values={
+            "energy_j": Value("energy_j", 3.0, method="assumed"),
+            "energy_per_errand_j": Value("energy_per_errand_j", 1.25, method="assumed"),
+        },
+    )
+
+
+def test_the_words_are_those_of_the_experiment(carried: Any) -> None:
+    segment = settled_errands(carried)
+    html = comparison_html(carried.exp, [compare(carried.exp, segment)])
+    assert "Watches" in html
+    assert "Response time by segment" in html
+    assert "2 carriers" in html
+    short = replace(segment, transient=True)
+    assert "25 watches" in detail_html(carried.exp, [compare(carried.exp, short)])
+    assert compare(carried.exp, segment).causes == (), "an experiment without parts has none that agree"
 
 
 def test_meters_add_up_and_carry_the_weakest_provenance(recorded: Any) -> None:

@@ -68,7 +68,9 @@ class Errands(Experiment):
         Quantity("energy_per_errand_j", "Energy per errand", "J", "Energy over errands done.", "lower"),
     )
     records: ClassVar[Mapping[str, tuple[str, ...]]] = {"trips": ("carrier", "errand", "begin_s", "end_s", "came_s")}
-    timeline: ClassVar[Timeline | None] = Timeline("trips", "carrier", "errand", "begin_s", "end_s", "Carrier", "Errand")
+    timeline: ClassVar[Timeline | None] = Timeline(
+        "trips", "carrier", "errand", "begin_s", "end_s", "Carrier", "Errand"
+    )
     settle_ticks: ClassVar[int] = 5
     min_ticks: ClassVar[int] = 20
 
@@ -117,7 +119,9 @@ class Errands(Experiment):
         low, mean, high = np.percentile(done["end_s"] - done["came_s"], (25, 50, 75))
         rate = len(done) / max(observed.ended_s - observed.begun_s, 0.05)
         return {
-            "errand_response_s": Value("errand_response_s", float(mean), float(low), float(high), "measured", n=len(done)),
+            "errand_response_s": Value(
+                "errand_response_s", float(mean), float(low), float(high), "measured", n=len(done)
+            ),
             "errands_done_per_s": Value("errands_done_per_s", rate, method="measured", n=len(done)),
             "errands_most_per_s": Value("errands_most_per_s", spec.nodes / spec.errand_s, method="measured"),  # type: ignore[attr-defined]
         }
@@ -125,5 +129,7 @@ class Errands(Experiment):
     def derive(self, spec: Spec, machine: Machine, measured: Mapping[str, Value], elapsed_s: float) -> dict[str, Value]:
         """Energy by an assumed power."""
         joule = 5.0 * spec.nodes * elapsed_s
-        each = Value("energy_per_errand_j", joule / max(elapsed_s, 1e-9) / spec.errands_per_s, method="assumed", how="5 W each")  # type: ignore[attr-defined]
+        each = Value(
+            "energy_per_errand_j", joule / max(elapsed_s, 1e-9) / spec.errands_per_s, method="assumed", how="5 W each"
+        )  # type: ignore[attr-defined]
         return {"energy_j": Value("energy_j", joule, method="assumed", how="5 W each"), "energy_per_errand_j": each}
