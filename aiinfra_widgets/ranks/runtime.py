@@ -110,8 +110,7 @@ class Runtime:
             self.samples(self.program.tick, len(self.members), self.segment, values)
             between_s = clock()
             self.program.between()
-            spent_s = clock() - between_s
-            if spent_s > 1e-4:  # its time is not the tick's
+            if (spent_s := clock() - between_s) > 1e-4:  # its time is not the tick's
                 ended_s += spent_s
                 cpu_s = cpu_clock()
 

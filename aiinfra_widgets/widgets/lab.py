@@ -16,10 +16,10 @@ import threading
 import time
 import weakref
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..comparison import Comparison, compare
-from ..errors import ControlError, LabError, UnknownNameError, near
+from ..errors import ControlError, LabError, SpecError, UnknownNameError, near
 from ..launch.schedule import ask_all, parse_changes, room_for
 from ..runs.reader import Segment
 from ..runs.status import Status
@@ -30,6 +30,9 @@ from .figures import still
 from .meters import meters_table_html
 from .notebook import headless, show, show_figure, show_html
 from .state import LabState, Look
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: Seconds between two looks at a run that is watched.
 LOOK_S = 0.1
@@ -164,6 +167,29 @@ class Lab:
     def comparison(self) -> list[Comparison]:
         """Return predicted against measured, by segment."""
         return [compare(self.state.experiment, s) for s in self.segments()]
+
+    def predicted(self, field: str, values: Iterable[Any] | None = None) -> pd.DataFrame:
+        """Return what the model says of the setup for each value of one field: a row for each, in base units.
+
+        Args:
+            field: Of the Spec.
+            values: To try; every choice of the field if not given.
+
+        Raises:
+            SpecError: No such field, or a value that is not allowed.
+            ModelInputError: The model has nothing to say of it.
+        """
+        import pandas as pd
+
+        exp, spec, machine = self.state.experiment, self.state.spec, self.state.session.machine
+        if field not in spec.knobs():
+            raise SpecError(f"{field}: no such field; {near(field, spec.knobs())}")
+        tried = list(spec.knobs()[field].choices if values is None else values)
+        rows = [exp.predict(spec.changed({field: value}, live_only=False), machine) for value in tried]
+        columns = [n for n in exp.compared if any(n in r.values for r in rows)]
+        return pd.DataFrame(
+            [[r.get(n) for n in columns] for r in rows], index=pd.Index(tried, name=field), columns=columns
+        )
 
     def results(self) -> dict[str, Any]:
         """Return the run as `aiinfra run --json` prints it, with the learner's own prediction; plain JSON types."""
