@@ -10,7 +10,7 @@ from ...quantities import Value
 from .jobs import Job, State
 from .meters import Meters
 from .metrics import metrics, tally
-from .setup import tariff_of
+from .setup import SHORT_S, tariff_of
 from .spec import SchedulingSpec
 from .values import to_values
 
@@ -27,7 +27,7 @@ def distil(spec: SchedulingSpec, machine: Machine, observed: Observed) -> dict[s
     meters = _meters(observed.records["meters"])
     if rows.empty or not meters.slot_s:
         return {}
-    figures = metrics(tally(_job(row) for row in rows.itertuples()), meters, tariff_of(spec, machine))
+    figures = metrics(tally((_job(row) for row in rows.itertuples()), SHORT_S), meters, tariff_of(spec, machine))
     return to_values(figures, method="measured", how=f"of {len(rows)} jobs that ended in this segment", n=len(rows))
 
 

@@ -47,7 +47,8 @@ class Tariff:
 class Tally:
     """Collects ended jobs: give `note` as `on_end`. It keeps numbers, not jobs: about 40 bytes for each."""
 
-    def __init__(self) -> None:
+    def __init__(self, bound_s: float = BOUND_S) -> None:
+        self._bound_s = bound_s
         self.first_submit_s, self.last_end_s = math.inf, -math.inf
         self.wait_s, self.slowdown, self.response_s = array("d"), array("d"), array("d")
         self.num_late = 0
@@ -64,7 +65,7 @@ class Tally:
             return
         response_s = job.end_s - job.submit_s
         # Its node-seconds on the nodes that it demanded: what it would take alone, overheads included.
-        slowdown = max(1.0, response_s / max(job.held_node_s / job.nodes, BOUND_S))
+        slowdown = max(1.0, response_s / max(job.held_node_s / job.nodes, self._bound_s))
         self.wait_s.append(max(0.0, response_s - job.held_s))
         self.response_s.append(response_s)
         self.slowdown.append(slowdown)
@@ -78,9 +79,9 @@ class Tally:
         return {user: total / number for user, (total, number) in self._of_user.items()}
 
 
-def tally(jobs: Iterable[Job]) -> Tally:
-    """Return the tally of jobs that have ended."""
-    found = Tally()
+def tally(jobs: Iterable[Job], bound_s: float = BOUND_S) -> Tally:
+    """Return the tally of jobs that have ended; see BOUND_S."""
+    found = Tally(bound_s)
     for job in jobs:
         found.note(job)
     return found

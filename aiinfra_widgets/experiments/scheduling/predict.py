@@ -11,7 +11,7 @@ from ...machine.profile import Machine
 from ...quantities import Prediction, Value
 from .cluster import Cluster
 from .metrics import metrics, tally
-from .setup import policy_of, tariff_of, traces_of
+from .setup import SHORT_S, policy_of, tariff_of, traces_of
 from .simulate import Costs, Result, simulate
 from .spec import SchedulingSpec
 from .step_time import step_time
@@ -78,7 +78,7 @@ def _run(spec: SchedulingSpec, machine: Machine, factor: float) -> Result:
 
 def _figures(spec: SchedulingSpec, machine: Machine, factor: float) -> dict[str, float | None]:
     result = _run(spec, machine, factor)
-    return metrics(tally(result.jobs), result.meters, tariff_of(spec, machine))
+    return metrics(tally(result.jobs, SHORT_S), result.meters, tariff_of(spec, machine))
 
 
 def _notes(result: Result) -> list[str]:

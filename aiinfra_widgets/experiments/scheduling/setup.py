@@ -25,6 +25,8 @@ PRICE_DAY = (
 )  # fmt: skip
 #: Assumed: mean price of electricity.
 ENERGY_USD_PER_KWH = 0.15
+#: In a run's slowdowns shorter jobs count as long as this: a tenth of a second in a run of seconds is ten in one of hours.
+SHORT_S = 0.1
 #: Hours that a job without a deadline may be put off for a better one.
 MOST_DELAY_H = 12
 

@@ -143,7 +143,7 @@ def references(spec: ServingSpec, machine: Machine, quantity: str, values: Seque
             return {
                 "M/M/c": mmc_response_s(rate, mu, servers),
                 "M/D/c": mdc_wait_s(rate, mu, servers) + time.mean_s,
-                "T = C / L": naive_response_s(mu, rate / servers),
+                "T = C / L, times one service": naive_response_s(mu, rate / servers) * time.mean_s,
             }
         case "p99_response_s":
             return {"M/M/c": mmc_response_percentile_s(rate, mu, servers, 0.99)}
