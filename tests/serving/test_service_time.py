@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -144,3 +147,29 @@ def test_a_machine_that_is_not_calibrated_is_refused(service):
 def test_the_tiny_net_of_the_probe_has_the_operations_of_the_real_one():
     tiny, real = catalog.small_cnn((1, 8, 8)), catalog.facts("digits-cnn").layers()
     assert [layer.kind for layer in tiny] == [layer.kind for layer in real]
+
+
+#: Goes through every probe of answering twice, as calibration does, but alone: it needs no other rank.
+PROBING = """
+import json
+from mpi4py import MPI
+from aiinfra_widgets.experiments.calibration.measure_forward import forward_probes
+for probe in forward_probes():
+    once = probe.setup(MPI.COMM_SELF)
+    once()
+    (seconds,) = once()
+    print(json.dumps([probe.name, dict(probe.at), seconds]))
+"""
+
+
+def test_the_probes_of_calibration_are_all_that_a_prediction_needs():
+    done = subprocess.run([sys.executable, "-c", PROBING], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    here = BARE.with_probes([probe(name, seconds, **at) for name, at, seconds in found])
+    assert len({(p.name, json.dumps(p.at)) for p in here.probes}) == len(here.probes) == len(found)
+    for service, batching in (("digits-cnn", "dynamic"), ("gpt-tiny", "fixed"), ("gpt-tiny", "continuous")):
+        told = service_time(spec(service=service, batching=batching, max_batch=64, service_scv=0.0), here)
+        assert 0 < told.low_s < told.mean_s < told.high_s
+        assert told.batch_s[-1] > told.batch_s[0]
+        assert told.pause_s >= 0
