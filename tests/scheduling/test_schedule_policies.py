@@ -44,6 +44,12 @@ WIDE_BETWEEN = [(0, 2, 10), (1, 4, 2), (2, 1, 1), (2, 2, 9), (2, 2, 7)]  # submi
             id="easy-a-node-that-the-head-can-spare",
         ),
         pytest.param(
+            *("easy", {}, 4, [(0, 2, 10), (1, 3, 2), (2, 1, 8), (3, 1, 50)]),
+            # Job 2 ends just when the reservation begins, so one node is still to spare for job 3.
+            {0: [(0, 10, 2)], 1: [(10, 12, 3)], 2: [(2, 10, 1)], 3: [(3, 53, 1)]},
+            id="easy-two-in-two-holes",
+        ),
+        pytest.param(
             *("sjf", {}, 1, [(0, 1, 4), (1, 1, 5), (1, 1, 2), (2, 1, 3)]),
             {0: [(0, 4, 1)], 2: [(4, 6, 1)], 3: [(6, 9, 1)], 1: [(9, 14, 1)]},
             id="sjf",
@@ -77,6 +83,63 @@ def test_by_hand(policy, options, nodes, rows, want):
     found = simulate(jobs, nodes, make_policy(policy, **options))
     assert bars(found) == want
     assert set(found.num_by_state) == {State.DONE}
+
+
+def test_srtf_preempts_nobody_whose_slots_do_not_help():
+    """The first has most left, but the one beside it is too short to be preempted: only the third makes a whole node free."""
+    jobs = [Job(0, 0.0, 1, 20.0), Job(1, 0.0, 1, 4.0), Job(2, 0.0, 1, 11.0, slots=2), Job(3, 1.0, 1, 5.0, slots=2)]
+    found = simulate(jobs, Cluster(2, slots=2), make_policy("srtf"))
+    # At 1 only the third goes. At 4 the second has ended, and the third, with 10 s left, takes the place of the first.
+    assert bars(found) == {0: [(0, 4, 1), (6, 22, 1)], 1: [(0, 4, 1)], 2: [(0, 1, 1), (4, 14, 1)], 3: [(1, 6, 1)]}
+
+
+def test_srtf_waits_for_those_that_are_leaving_already():
+    jobs = [Job(0, 0.0, 1, 20.0), Job(1, 0.0, 1, 15.0), Job(2, 1.0, 1, 1.0), Job(3, 2.0, 1, 50.0)]
+    found = simulate(jobs, 2, make_policy("srtf"), costs=Costs(checkpoint_s=2.0))
+    assert {job.id: job.segments for job in found.jobs} == {0: 2, 1: 1, 2: 1, 3: 1}
+    assert bars(found)[2] == [(3, 4, 1)]
+
+
+def test_easy_makes_its_reservation_anew_when_nodes_come():
+    """Nodes that come at 10 make it 52 s instead of 100 s, so the last job, which would end at 71 s, may not start."""
+    more = Change(10.0, lambda s, now_s: s.add_nodes([3, 4], now_s))
+    jobs = [Job(0, 0.0, 2, 100.0), Job(1, 1.0, 3, 5.0), Job(2, 2.0, 1, 50.0), Job(3, 11.0, 1, 60.0)]
+    assert {j.id: j.start_s for j in simulate(jobs, 3, make_policy("easy"), changes=[more]).jobs} == {
+        0: 0,
+        2: 2,
+        1: 52,
+        3: 57,
+    }
+
+
+def test_easy_counts_a_job_once_that_was_thrown_back_and_started_again_at_the_same_moment():
+    """Job 3 wants a whole node: at 20, when both small jobs have ended. Until then there is room for job 4."""
+
+    def blink(scheduler: Scheduler, now_s: float) -> None:
+        scheduler.remove_nodes([0], now_s)
+        scheduler.add_nodes([0], now_s)
+
+    jobs = [Job(0, 0.0, 1, 10.0), Job(1, 0.0, 1, 20.0), Job(2, 0.0, 1, 30.0, slots=3), Job(3, 3.0, 1, 1.0, slots=3)]
+    found = simulate(
+        [*jobs, Job(4, 4.0, 1, 15.0)], Cluster(2, slots=3), make_policy("easy"), changes=[Change(2.0, blink)]
+    )
+    assert {j.id: (j.end_s, j.segments) for j in found.jobs} == {
+        0: (10, 2),
+        1: (20, 2),
+        2: (30, 1),
+        3: (21, 1),
+        4: (19, 1),
+    }
+
+
+def test_no_work_is_done_during_a_resize():
+    """Told at 1 to shrink, which takes 2 s; told at 2 to leave a node that goes away: 1 s of work is done, not 2."""
+    jobs = [Job(0, 0.0, 4, 10.0, min_nodes=1), Job(1, 1.0, 2, 1.0)]
+    leave = Change(2.0, lambda s, now_s: s.remove_nodes([0], now_s))
+    left = []
+    look = Change(2.5, lambda s, now_s: left.append((jobs[0].state, len(jobs[0].on), jobs[0].left_s(now_s))))
+    simulate(jobs, 4, make_policy("elastic"), costs=Costs(resize_s=2.0), changes=[leave, look])
+    assert left == [(State.RUNNING, 3, 9.0)]  # on the three nodes that are left, and told to shrink again
 
 
 def test_preemption_costs_a_checkpoint_a_start_and_a_restart():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from dataclasses import dataclass, field
 
 import pytest
@@ -124,8 +125,8 @@ class Stream:
         return made
 
 
-def streams() -> st.SearchStrategy[Stream]:
-    # Few different numbers, so that many things happen at the same time.
+def small() -> st.SearchStrategy[Stream]:
+    """Streams that shrink well: few different numbers, so that many things happen at the same time."""
     times = st.one_of(st.integers(1, 6).map(float), st.floats(0.1, 20))
     row = st.tuples(
         st.one_of(st.just(0.0), st.integers(0, 3).map(float), st.floats(0, 5)),
@@ -138,6 +139,24 @@ def streams() -> st.SearchStrategy[Stream]:
     )
     rows = st.lists(row, min_size=1, max_size=25)
     return st.builds(Stream, st.integers(1, 6), st.sampled_from([1, 1, 2, 4]), st.sampled_from([math.inf, 4.0]), rows)
+
+
+def crowded(seed: int) -> Stream:
+    """A stream under which the queue is long most of the time; estimates are right, too low or too high."""
+    chance = random.Random(seed)
+    num_nodes, slots = chance.randint(2, 10), chance.choice([1, 2, 4])
+    rows = []
+    for _ in range(chance.randint(20, 60)):
+        work_s = chance.choice([float(chance.randint(1, 9)), chance.uniform(0.1, 20)])
+        estimate_s = work_s * chance.choice([1.0, 1.0, 0.5, 2.0, chance.uniform(0.1, 5)])
+        gap_s, nodes = chance.choice([0.0, 1.0, chance.uniform(0, 3)]), chance.choice([1, 1, 1, 2, 3, num_nodes])
+        memory, priority = chance.choice([0.0, 0.0, 1.0, 3.0]), float(chance.randint(0, 3))
+        rows.append((gap_s, nodes, chance.randint(1, slots), work_s, estimate_s, memory, priority))
+    return Stream(num_nodes, slots, chance.choice([math.inf, 4.0]), rows)
+
+
+def streams() -> st.SearchStrategy[Stream]:
+    return st.one_of(small(), st.integers(0, 2**32).map(crowded), st.integers(0, 2**32).map(crowded))
 
 
 @pytest.mark.parametrize("policy", sorted(ORDERS))
