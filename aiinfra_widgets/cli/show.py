@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -188,7 +189,8 @@ class LiveRun:
             title=f"{_state(now.state)} {escape(now.message)}",
         )
         for node, row in sorted(self.reader.latest().items()):
-            values = (show(n, row.get(n)) for n in self.reader.experiment.compared[:4])
+            told = ((n, row.get(n, math.nan)) for n in self.reader.experiment.compared[:4])
+            values = ("" if math.isnan(v) else show(n, v) for n, v in told)
             table.add_row(str(node), str(int(row["tick"])), *values)
         self._live.update(table, refresh=True)
 

@@ -79,6 +79,14 @@ class Sweeps:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
+    def use(self, machine: Machine) -> None:
+        """Predict for this machine from now on; what was done for another one is forgotten."""
+        with self._lock:
+            if machine != self.machine:
+                self.machine = machine
+                self._found.clear()
+                self._wanted.clear()
+
     @property
     def done(self) -> int:
         """How many were done."""
@@ -119,21 +127,23 @@ class Sweeps:
                 if not self._wanted:
                     return
                 curve, (key, spec) = next(iter(self._wanted.items()))
+                machine = self.machine
             found = Sweep(np.array(key[2]))
             try:
-                found = self._make(curve, spec, found.at)
+                found = self._make(curve, spec, machine, found.at)
             finally:  # also where an experiment's own code fails: the traceback is printed, and it is not tried for ever
                 with self._lock:
-                    self._found[key] = found
+                    if machine == self.machine:
+                        self._found[key] = found
                     if self._wanted.get(curve, (None,))[0] == key:
                         del self._wanted[curve]
 
-    def _make(self, curve: Curve, spec: Spec, at: Array) -> Sweep:
+    def _make(self, curve: Curve, spec: Spec, machine: Machine, at: Array) -> Sweep:
         value = low = high = None
         references: dict[str, Array] = {}
         over = at.astype(int) if self.exp.spec.knobs()[curve.swept].kind == "int" else at
         try:
-            found = self.exp.predict(spec, self.machine, **{curve.swept: over}).values.get(curve.quantity)
+            found = self.exp.predict(spec, machine, **{curve.swept: over}).values.get(curve.quantity)
             if found is not None and found.value is not None:
                 value = _spread(found.value, at)
                 low = value if found.low is None else _spread(found.low, at)
@@ -141,7 +151,7 @@ class Sweeps:
         except LabError:
             pass  # no calibration, or outside the model's domain; the comparison table says so
         try:
-            lines = self.exp.reference_curves(spec, self.machine, curve, over.tolist())
+            lines = self.exp.reference_curves(spec, machine, curve, over.tolist())
             references = {name: _spread(line, at) for name, line in lines.items()}
         except LabError:
             pass

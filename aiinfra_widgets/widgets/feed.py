@@ -148,16 +148,17 @@ class Feed:
         shown: The charts and their units.
         sink: Where columns go.
         machine: Whose calibration predicts.
-        wait: Finish every sweep of a model before going on; else a thread does it, and it is drawn when it is there.
+        sweeps: Of the same experiment, to be shared with other feeds; None finishes each sweep before going on.
     """
 
-    def __init__(self, shown: Shown, sink: Sink, machine: Machine, *, wait: bool = True) -> None:
-        self.shown, self.sink, self.exp, self.wait = shown, sink, shown.exp, wait
+    def __init__(self, shown: Shown, sink: Sink, machine: Machine, sweeps: curves.Sweeps | None = None) -> None:
+        self.shown, self.sink, self.exp = shown, sink, shown.exp
+        self.sweeps = sweeps or curves.Sweeps(self.exp, machine, wait=True)
         self._reader: RunReader | None = None
         self._begin(machine)
 
     def _begin(self, machine: Machine) -> None:
-        self.sweeps = curves.Sweeps(self.exp, machine, wait=self.wait)
+        self.sweeps.use(machine)
         self._seen_rows = self._seen_events = self._seen_sweeps = 0
         self._seen_summary: Any = None
         self._seen_timeline: Any = None

@@ -25,6 +25,7 @@ from ..runs.reader import Segment
 from ..runs.status import Status
 from ..summary import FORMAT, summary
 from .compare import comparison_html, detail_html
+from .curves import Sweeps
 from .feed import Feed, Shown, Still
 from .figures import still
 from .meters import meters_table_html
@@ -59,6 +60,7 @@ class Lab:
         self._screen: Any = None
         self._follower: _Follower | None = None
         self._ended = threading.Event()
+        self._sweeps: Sweeps | None = None
         if not self.headless:
             old = _newest.get(name)
             if old is not None:
@@ -257,18 +259,14 @@ class Lab:
         print(f"{exp.title}: {look.status.state} - {look.status.message}")
         if look.traceback:
             print(look.traceback)
-        for name in self.figures:
-            figure, words = self._figure_now(name)
-            if figure.select({"name": "series"}):
-                show_figure(figure, words)
+        for name in Shown(exp).live:
+            show_figure(*self._figure_now(name))
 
     def _show_comparison(self) -> None:
         look, exp = self.state.look(fresh=True), self.state.experiment
         show_html(comparison_html(exp, look.comparisons, look.guess) + detail_html(exp, look.comparisons))
-        for name in self.figures:
-            figure, words = self._figure_now(name)
-            if not figure.select({"name": "series"}):
-                show_figure(figure, words)
+        for name in Shown(exp).compared:
+            show_figure(*self._figure_now(name))
         show_html(meters_table_html(look.segments))
 
     def _figure_now(self, name: str) -> tuple[Any, str]:
@@ -283,7 +281,8 @@ class Lab:
             shown = Shown(self.state.experiment, typical, first.prediction if first else None)
             found = Still()
             if reader is not None:
-                Feed(shown, found, reader.machine).pull(reader, look)
+                self._sweeps = self._sweeps or Sweeps(self.state.experiment, reader.machine, wait=True)
+                Feed(shown, found, reader.machine, self._sweeps).pull(reader, look)
         chart = shown.chart(name, found.data.get(name))
         return still(chart), found.words.get(name, chart.label)
 

@@ -17,6 +17,7 @@ from . import header
 from .actions import Actions
 from .compare import comparison_html, detail_html
 from .controls import LIVE_SIGN, Field, blame, grouped
+from .curves import Sweeps
 from .feed import Feed, Shown
 from .live import Live
 from .meters import meters_html
@@ -52,7 +53,8 @@ class Screen:
         self.feed_charts = Live([self.shown.chart(n) for n in self.shown.live], ["aiinfra-live"])
         self.compare_charts = Live([self.shown.chart(n) for n in self.shown.compared], ["aiinfra-compared"])
         sink = _Split(self.feed_charts, self.compare_charts)
-        self.feed = Feed(self.shown, sink, state.session.machine, wait=False)
+        machine = state.session.machine
+        self.feed = Feed(self.shown, sink, machine, Sweeps(self.exp, machine, wait=False))
         self._build(list(primary) or self._first())
 
     def _first(self) -> list[str]:

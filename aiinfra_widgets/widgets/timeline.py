@@ -176,7 +176,7 @@ def _clock(timeline: Timeline, rows: pd.DataFrame, segments: Sequence[Segment]) 
 
 
 def _bars(timeline: Timeline, table: Table, opened: Any, planned: Table, width: float, axis: Axis) -> Columns:
-    expected = _ranges(planned)
+    expected = _ranges(planned[np.isin(planned[:, 1], table[:, 1])])
     wordy = len(np.unique(table[:, 0])) <= WORDY_LANES
     found: dict[str, Any] = _shapes(timeline, table, axis)
     found["middle"] = (found["left"] + found["right"]) / 2

@@ -10,7 +10,7 @@ from ..runs.control import Request
 
 
 def counted(label: str, count: int) -> str:
-    """Return `2 servers` of the label "Servers", `1 server` for one; a word in capitals keeps them."""
+    """Return `2 nodes` of the label "Nodes", `1 node` for one; a word in capitals keeps them."""
     noun = lowered(label)
     return f"{count} {noun.removesuffix('s') if count == 1 else noun}"
 

@@ -177,6 +177,15 @@ def test_a_long_sweep_is_done_beside_and_only_the_newest_is(
     assert sweeps.done == 2
 
 
+def test_another_machine_makes_other_sweeps(errands: Experiment) -> None:
+    sweeps, curve, spec = Sweeps(errands, MACHINE, wait=True), errands.curves[0], errands.spec.make({})
+    first = sweeps.get(curve, spec)
+    sweeps.use(MACHINE)
+    assert sweeps.get(curve, spec) is first
+    sweeps.use(Machine("test-2", "2026-01-01", 4, 8 * 2**30))
+    assert sweeps.get(curve, spec) is not first
+
+
 def test_a_model_that_refuses_leaves_the_points(errands: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> Any:
         raise ModelInputError("not calibrated")

@@ -13,7 +13,7 @@ from aiinfra_widgets.widgets.words import amount, asked_text, counted, differenc
 
 @pytest.mark.parametrize(
     ("label", "count", "says"),
-    [("Servers", 1, "1 server"), ("Servers", 2, "2 servers"), ("GPUs", 1, "1 GPU"), ("Edge nodes", 3, "3 edge nodes")],
+    [("Nodes", 1, "1 node"), ("Carriers", 2, "2 carriers"), ("GPUs", 1, "1 GPU"), ("Edge nodes", 3, "3 edge nodes")],
 )
 def test_a_count_is_said_in_the_words_of_its_field(label: str, count: int, says: str) -> None:
     assert counted(label, count) == says
