@@ -30,10 +30,20 @@ class Elastic(Policy):
         if not resize_cost_s >= 0:
             raise ModelInputError(f"resize_cost_s must be >= 0, got {resize_cost_s}; what one resize costs, in seconds")
         self.resize_cost_s = resize_cost_s
+        self._elastic: dict[int, Job] = {}  # those that run
 
     def least_nodes(self, job: Job) -> int:
         """Return its `min_nodes`."""
         return job.min_nodes
+
+    def started(self, job: Job, now_s: float) -> None:
+        """Remember it if it can change its size."""
+        if job.elastic:
+            self._elastic[job.id] = job
+
+    def ended(self, job: Job, now_s: float) -> None:
+        """Forget it."""
+        self._elastic.pop(job.id, None)
 
     def plan(self, view: View, now_s: float) -> Iterator[Action]:
         """Let the head in, at the cost of others if need be; if nobody waits, grow."""
@@ -54,12 +64,12 @@ class Elastic(Policy):
     def _shrink(self, view: View, head: Job) -> list[Resize]:
         """Return how running jobs make room for the head; nothing if they cannot, or if enough is coming free anyway."""
         room = Room(view.cluster, head)
-        for job in view.running.values():
-            if job.stopping:
-                room.leave(job)
-            elif job.target is not None:
+        for job in view.leaving.values():
+            room.leave(job)
+        for job in self._elastic.values():
+            if job.target is not None and not job.stopping:
                 room.leave(job, [n for n in job.on if n not in job.target])
-        rich = [j for j in view.running.values() if not j.stopping and j.target is None and len(j.on) > j.min_nodes]
+        rich = [j for j in self._elastic.values() if not j.stopping and j.target is None and len(j.on) > j.min_nodes]
         rich.sort(key=lambda j: j.min_nodes - len(j.on))
         plan = []
         for job in rich:
@@ -73,7 +83,7 @@ class Elastic(Policy):
 
     def _grow(self, view: View, now_s: float) -> Iterator[Action]:
         """Let running jobs take what is free, those with the smallest part of what they could use first."""
-        hungry = [j for j in view.running.values() if not j.stopping and j.target is None and len(j.on) < j.max_nodes]
+        hungry = [j for j in self._elastic.values() if not j.stopping and j.target is None and len(j.on) < j.max_nodes]
         for job in sorted(hungry, key=lambda j: len(j.on) / j.max_nodes):
             fitting = view.cluster.num_fitting(job.slots, job.memory_bytes)
             free = (place(view, job, fitting) or ()) if fitting else ()

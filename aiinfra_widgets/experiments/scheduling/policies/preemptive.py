@@ -129,15 +129,20 @@ class Gang(Policy):
 
     def next_wakeup_s(self, view: View, now_s: float) -> float | None:
         """Return when the next quantum ends, if anybody waits for it."""
-        if not view.queue:
-            return None
         ends = (began_s + self.quantum_s for began_s in self._began.values())
-        return min((end_s for end_s in ends if end_s > now_s), default=None)
+        return next((end_s for end_s in ends if end_s > now_s), None) if view.queue else None
 
     def _victims(self, view: View, now_s: float) -> list[Job]:
-        over = [view.running[i] for i, began_s in self._began.items() if began_s + self.quantum_s <= now_s]
-        over = [job for job in over if not job.stopping and job.target is None]
-        if not view.queue or not over:
+        if not view.queue:
+            return []
+        over = []
+        for job_id, began_s in self._began.items():
+            if began_s + self.quantum_s > now_s:
+                break
+            job = view.running[job_id]
+            if not job.stopping and job.target is None:
+                over.append(job)
+        if not over:
             return []
         room, chosen = Room(view.cluster, over[0]), []
         for job in view.leaving.values():

@@ -38,6 +38,8 @@ class Deadline(Fifo):
                 f"its deadline, {job.deadline_s:g} s, cannot be met: started now, {now_s:g} s, it would be done at "
                 f"{alone_s:g} s; allow more time or ask for more nodes"
             )
+        if job.deadline_s is None or (not view.queue and place(view, job) is not None):
+            return ""  # it comes last of all, or can start at once: nobody is late because of it
         line = list(view.queue)
         before = self._late(view, line, now_s)
         rank = (self.key(job, now_s), math.inf)
