@@ -173,7 +173,7 @@ def test_http_says_what_became_of_a_request(web, outcome):
     assert (status, json.loads(text)["outcome"]) == (wanted[outcome], outcome)
 
 
-@pytest.mark.parametrize("path", ["/infer", "/healthz", "/", "/work/front.json"])
+@pytest.mark.parametrize("path", ["/infer", "/healthz", "/", "/front.json"])
 @pytest.mark.parametrize("given", ["", "wrong", "Bearer", "\u00fc"])
 def test_nothing_is_told_without_the_token(web, path, given):
     for status, headers, text in (
