@@ -84,7 +84,9 @@ class Desk(threading.Thread):
         due = []
         while not self.ended.is_set():
             for arrival in self.gate.poll():
-                heapq.heappush(due, (arrival.arrived_s + self.draw.uniform(0.015, 0.035), arrival.id, arrival.arrived_s))
+                heapq.heappush(
+                    due, (arrival.arrived_s + self.draw.uniform(0.015, 0.035), arrival.id, arrival.arrived_s)
+                )
             while due and due[0][0] <= time.monotonic():
                 _, number, arrived_s = heapq.heappop(due)
                 response_s = time.monotonic() - arrived_s
