@@ -10,7 +10,7 @@ from .experiment import Curve, Experiment
 from .quantities import Value, quantity, show
 from .runs.reader import Segment
 
-Verdict = Literal["within the band", "close", "off", "not compared"]
+Verdict = Literal["within the band", "within chance", "close", "off", "not compared"]
 CLOSE = 0.20
 
 
@@ -148,4 +148,6 @@ def _verdict(predicted: Value | None, error: float | None, measured: Value | Non
         return "not compared"
     if predicted.low is not None and predicted.high is not None and predicted.low <= measured.value <= predicted.high:
         return "within the band"
+    if measured.interval and measured.low <= predicted.value <= measured.high:
+        return "within chance"
     return "close" if abs(error) <= CLOSE else "off"

@@ -56,6 +56,7 @@ class Value:
         method: measured, modelled, assumed or published.
         how: One clause: the counter, the model, the source.
         n: Number of samples behind a measured value.
+        interval: low and high are the 95 % confidence interval of this very value, not the spread of what was measured.
     """
 
     quantity: str
@@ -65,6 +66,7 @@ class Value:
     method: Method = "modelled"
     how: str = ""
     n: int | None = None
+    interval: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON types; arrays become lists."""

@@ -15,6 +15,7 @@ from .words import difference, plural
 NEWEST = 8
 MARKS = {
     "within the band": ("good", "\u2713"),
+    "within chance": ("good", "\u2713"),
     "close": ("near", "\u2248"),
     "off": ("far", "\u2260"),
     "not compared": ("none", "\u2013"),

@@ -65,7 +65,7 @@ def mean_value(name: str, values: np.ndarray[Any, Any]) -> Value:
     means = np.array([part.mean() for part in np.array_split(values, BATCHES)])
     half = STUDENT_95 * float(means.std(ddof=1)) / BATCHES**0.5
     how = f"mean of {n}, 95 % interval by batch means"
-    return Value(name, mean, max(mean - half, 0.0), mean + half, "measured", how, n)
+    return Value(name, mean, max(mean - half, 0.0), mean + half, "measured", how, n, interval=True)
 
 
 def percentile_value(name: str, values: np.ndarray[Any, Any], share: float) -> Value:
@@ -75,7 +75,7 @@ def percentile_value(name: str, values: np.ndarray[Any, Any], share: float) -> V
     ordered = np.sort(values)
     low, high = (ordered[int(np.clip(n * p + side * half, 0, n - 1))] for side in (-1, 1))
     value = float(np.percentile(values, share))
-    return Value(name, value, float(low), float(high), "measured", f"of {n} answers", n)
+    return Value(name, value, float(low), float(high), "measured", f"of {n} answers", n, interval=True)
 
 
 def _measured(name: str, value: float, n: int, how: str) -> Value:
