@@ -78,5 +78,8 @@ def bill(
 
 def share(value: Value, quantity: str, of: Any) -> Value:
     """Return a bill's value divided among `of` things, under another name."""
-    parts = (None if v is None else v / of for v in (value.value, value.low, value.high))
-    return Value(quantity, *parts, value.method, value.how)  # type: ignore[misc]
+
+    def part(v: Any) -> Any:
+        return None if v is None else v / of
+
+    return Value(quantity, part(value.value), part(value.low), part(value.high), value.method, value.how)

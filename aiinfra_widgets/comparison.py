@@ -58,7 +58,7 @@ class Comparison:
             found[row.quantity] = {
                 "predicted": row.predicted.value if row.predicted else None,
                 "measured": row.measured.value if row.measured else None,
-                "measured_quartiles": [row.measured.low, row.measured.high] if row.measured and row.measured.low is not None else None,
+                **_spread(row.measured),
                 "relative_error": row.relative_error,
                 "method": row.measured.method if row.measured else None,
                 "predicted_method": row.predicted.method if row.predicted else None,
@@ -141,6 +141,13 @@ def curve_points(curve: Curve, segments: Sequence[Segment]) -> list[Mapping[str,
             }
         )
     return points
+
+
+def _spread(measured: Value | None) -> dict[str, Any]:
+    """Return what low and high are: the quartiles of what was measured, or the 95 % interval of the value."""
+    ends = [measured.low, measured.high] if measured is not None and measured.low is not None else None
+    known = bool(measured is not None and measured.interval)
+    return {"measured_quartiles": None if known else ends, "measured_interval_95": ends if known else None}
 
 
 def _verdict(predicted: Value | None, error: float | None, measured: Value | None, segment: Segment) -> Verdict:
