@@ -53,6 +53,7 @@ class Engine:
         self.start, self.end = [math.nan] * count, [math.nan] * count
         self.server, self.tries, self.outcome = [-1] * count, [0] * count, [_PENDING] * count
         self.queue_of = [-1] * count  # where a request waits
+        self.away: set[int] = set()  # gave up, and will try again
         self.busy: list[tuple[float, float, float]] = []
 
     def run(self) -> QueueResult:
@@ -81,6 +82,7 @@ class Engine:
     def _try(self, request: int) -> None:
         how = self.how
         self.tries[request] += 1
+        self.away.discard(request)
         waiting = sum(self.live) if how.queue_limit is not None else 0
         if how.queue_limit is not None and waiting >= how.queue_limit and not (waiting == 0 and self.idle):
             self._fail(request, RequestOutcome.REJECTED)
@@ -119,6 +121,7 @@ class Engine:
             self.retried += 1
             pause_s = how.backoff_s * 2 ** (tries - 1) * (0.5 + next(self.draw))
             self._alarm(pause_s, _RETURN, request)
+            self.away.add(request)
             return
         self.outcome[request], self.end[request] = outcome, self.now
 
@@ -180,7 +183,8 @@ class Engine:
         batch, self.serving[server] = self.serving[server], []
         self.busy.append((server, self.began[server], self.now))
         for request, attempt, _ in batch:
-            if self.outcome[request] == _PENDING and self.tries[request] == attempt:
+            wanted = self.tries[request] == attempt and request not in self.away
+            if wanted and self.outcome[request] == _PENDING:
                 self.outcome[request], self.end[request] = RequestOutcome.OK, self.now
                 self.start[request], self.server[request] = self.began[server], server
         queue = 0 if self.central else server

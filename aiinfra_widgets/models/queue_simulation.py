@@ -87,7 +87,7 @@ class QueueRules:
         need("slow_server", self.slow_server, 0, self.num_servers - 1, whole=True)
         need("slow_factor", self.slow_factor, above=True)
         if self.queue_limit is not None:
-            fewest = self.max_batch - 1 if self.batching == "fixed" else 0
+            fewest = self.max_batch if self.batching == "fixed" and self.max_batch > 1 else 0
             need("queue_limit", self.queue_limit, fewest, whole=True, hint="a fixed batch must fit into the queue")
         if self.timeout_s is not None:
             need("timeout_s", self.timeout_s, above=True, hint="None is no timeout")
