@@ -1,6 +1,7 @@
 """The desk between the load and the servers: queues, dispatch, batches, admission, timeouts and retries.
 
-Pure: every call is told the time, nothing is sent and nothing sleeps. Rank 0 runs it on real requests.
+Pure: every call is told the time, nothing is sent and nothing sleeps. Rank 0 runs it on real requests. Whatever is asked of
+it, what was due before comes before: who gave up at that time is gone, who came back waits.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
 
@@ -41,6 +42,7 @@ class Request:
         segment: Of the run, when it arrived.
         tries: Attempts so far; each gets a ticket of its own.
         call: Of the web front, where it came from there.
+        sent_s: When the load came to it.
     """
 
     id: int
@@ -56,17 +58,25 @@ class Request:
     batch: int = 0
     outcome: Outcome | None = None
     call: int = -1
+    sent_s: float = math.nan
 
 
 @dataclass(slots=True)
 class Ticket:
-    """One attempt of a request. `dead`: its client no longer waits for it. `batch`: of so many, with a server; 0 in a queue."""
+    """One attempt of a request.
+
+    Attributes:
+        queue: Where it waits; -1 with a server, or gone.
+        batch: With a server: of so many. 0 in a queue.
+        dead: Its client no longer waits for it.
+    """
 
     number: int
     request: Request
     queued_s: float
-    dead: bool = False
+    queue: int = -1
     batch: int = 0
+    dead: bool = False
 
 
 @dataclass
@@ -88,21 +98,22 @@ class Desk:
 
     def __post_init__(self) -> None:
         self._numbers = 0
-        self._turn = 0
+        self._turn = -1
         self._rng = np.random.default_rng(self.seed)
         self._alarms: list[tuple[float, int, Ticket]] = []  # when clients give up
         self._returns: list[tuple[float, int, Request]] = []  # when clients try again
         self._queues: list[deque[Ticket]] = [deque()]
+        self._live: list[int] = []  # who waits in each queue; those who gave up lie there, but do not count
         self.busy: list[dict[int, Ticket]] = []
         self.configure(self.spec, self.servers)
 
     # --- what changes the desk ----------------------------------------------------------------------------------
     def configure(self, spec: ServingSpec, servers: int) -> None:
         """Take up a changed Spec or number of servers: what was with a server is queued again, first, and so is its order."""
-        live = [t for served in self.busy for t in served.values() if not t.dead]
-        live += [t for q in self._queues for t in q if not t.dead]
+        live = self._tickets()
         self.spec, self.servers = spec, servers
         self._queues = [deque() for _ in range(1 if spec.dispatch == "central" else servers)]
+        self._live = [0] * len(self._queues)
         self.busy = [{} for _ in range(servers)]
         self._idle: deque[int] = deque(range(servers))
         self.waiting = 0
@@ -110,15 +121,30 @@ class Desk:
             ticket.batch = 0
             self._put(ticket)
 
+    def _tickets(self) -> list[Ticket]:
+        """Every attempt that somebody waits for."""
+        return [t for part in (*(b.values() for b in self.busy), *self._queues) for t in part if not t.dead]
+
+    def postpone(self, by_s: float) -> None:
+        """Stand still for so long, because the run was held: nobody waited meanwhile, and nobody's patience ran out."""
+        for ticket in self._tickets():
+            ticket.queued_s += by_s
+            ticket.request.arrived_s += by_s
+        for _, _, request in self._returns:
+            request.arrived_s += by_s
+        self._alarms = [(at_s + by_s, number, ticket) for at_s, number, ticket in self._alarms]
+        self._returns = [(at_s + by_s, number, request) for at_s, number, request in self._returns]
+
     def arrive(self, request: Request, now: float) -> None:
-        """Take a request that arrived at `request.arrived_s`, or reject it."""
+        """Take a request that arrived at `request.arrived_s`, or reject it. Hand out before the next one: a free server counts."""
+        self.tend(request.arrived_s)
         self.arrived += 1
         self._try(request, request.arrived_s, now)
 
     def _try(self, request: Request, asked_s: float, now: float) -> None:
         request.tries += 1
         limit = self.spec.queue_limit
-        if limit and self.waiting >= limit and not self._free_now():
+        if limit and self.waiting >= limit:
             self._fail(request, Outcome.REJECTED, now)
             return
         self._numbers += 1
@@ -128,16 +154,15 @@ class Desk:
         self._put(ticket)
 
     def _put(self, ticket: Ticket) -> None:
-        self._queues[self._choose()].append(ticket)
+        ticket.queue = self._choose()
+        self._queues[ticket.queue].append(ticket)
+        self._live[ticket.queue] += 1
         self.waiting += 1
 
-    def _free_now(self) -> bool:
-        return self.waiting == 0 and any(len(b) < self._room for b in self.busy)
-
-    @property
-    def _room(self) -> int:
-        """Tickets that a server may hold at once."""
-        return self.spec.max_batch if self.spec.batching == "continuous" else 1
+    def _leave(self, ticket: Ticket) -> None:
+        self._live[ticket.queue] -= 1
+        self.waiting -= 1
+        ticket.queue = -1
 
     def _choose(self) -> int:
         """Return the queue of a newcomer."""
@@ -156,7 +181,7 @@ class Desk:
                 return 0
 
     def _load(self, server: int) -> int:
-        return len(self._queues[server]) + len(self.busy[server])
+        return self._live[server] + len(self.busy[server])
 
     def tend(self, now: float) -> None:
         """Let clients give up whose time is over, and try again whose pause is over."""
@@ -165,7 +190,8 @@ class Desk:
             if ticket.dead or ticket.request.outcome is not None:
                 continue
             ticket.dead = True
-            self.waiting -= not ticket.batch
+            if ticket.queue >= 0:
+                self._leave(ticket)
             self._fail(ticket.request, Outcome.TIMED_OUT, now)
         while self._returns and self._returns[0][0] <= now:
             at_s, _, request = heapq.heappop(self._returns)
@@ -188,49 +214,51 @@ class Desk:
         """Yield (server, tickets) for every batch that can begin now; the caller sends it at once."""
         if not self.waiting:
             return
-        central, continuous = len(self._queues) == 1, self.spec.batching == "continuous"
-        if continuous:
-            order: Iterable[int] = sorted(range(self.servers), key=lambda s: len(self.busy[s]))
-        else:
-            order = list(self._idle)
-        for server in order:
-            queue = self._queues[0 if central else server]
-            count = self._ready(queue, server, now)
-            if not count:
-                continue
-            batch = list(self._take(queue, count))
-            if not batch:
-                continue
-            for ticket in batch:
-                self.busy[server][ticket.number] = ticket
-                ticket.batch = max(len(batch), len(self.busy[server]))
-            self.waiting -= len(batch)
-            if not continuous:
+        if self.spec.batching == "continuous":
+            yield from self._join()
+            return
+        for server in list(self._idle):
+            queue = self._queue_of(server)
+            if count := self._ready(queue, now):
                 self._idle.remove(server)
-            yield server, batch
+                yield server, self._give(server, queue, count)
 
-    def _ready(self, queue: deque[Ticket], server: int, now: float) -> int:
-        """Return how many of a queue go to `server` now."""
-        while queue and queue[0].dead:
-            queue.popleft()
-        if not queue:
-            return 0
-        match self.spec.batching:
-            case "none":
-                return 1
-            case "continuous":
-                return self.spec.max_batch - len(self.busy[server])
-        full = len(queue) >= self.spec.max_batch
-        late = self.spec.batching == "dynamic" and now >= queue[0].queued_s + self.spec.batch_wait_s
-        return self.spec.max_batch if full or late else 0
+    def _join(self) -> Iterator[tuple[int, list[Ticket]]]:
+        """Let requests join one by one, each the server that holds the fewest."""
+        most = self.spec.max_batch
+        while where := [s for s in range(self.servers) if len(self.busy[s]) < most and self._live[self._queue_of(s)]]:
+            server = min(where, key=lambda s: len(self.busy[s]))
+            yield server, self._give(server, self._queue_of(server), 1)
 
-    @staticmethod
-    def _take(queue: deque[Ticket], count: int) -> Iterator[Ticket]:
-        while queue and count:
-            ticket = queue.popleft()
-            if not ticket.dead:
-                count -= 1
-                yield ticket
+    def _queue_of(self, server: int) -> int:
+        return server if len(self._queues) > 1 else 0
+
+    def _ready(self, queue: int, now: float) -> int:
+        """Return how many of a queue an idle server takes now."""
+        live = self._live[queue]
+        most = 1 if self.spec.batching == "none" else self.spec.max_batch
+        if not live or live >= most:
+            return min(live, most)
+        return live if self.spec.batching == "dynamic" and now >= self._due_s(queue) else 0
+
+    def _due_s(self, queue: int) -> float:
+        """When the first who waits in a queue has waited long enough for a fuller batch; somebody waits there."""
+        tickets = self._queues[queue]
+        while tickets[0].queue < 0:
+            tickets.popleft()
+        return tickets[0].queued_s + self.spec.batch_wait_s
+
+    def _give(self, server: int, queue: int, count: int) -> list[Ticket]:
+        batch: list[Ticket] = []
+        while len(batch) < count:
+            ticket = self._queues[queue].popleft()
+            if ticket.queue >= 0:
+                self._leave(ticket)
+                batch.append(ticket)
+        self.busy[server].update((ticket.number, ticket) for ticket in batch)
+        for ticket in batch:
+            ticket.batch = len(self.busy[server])
+        return batch
 
     def ready_s(self, batch: list[Ticket]) -> float:
         """Return when a batch that is about to go was meant to begin: at its deadline where it waited for that, else 0."""
@@ -243,8 +271,8 @@ class Desk:
         times = [self._alarms[0][0]] if self._alarms else []
         if self._returns:
             times.append(self._returns[0][0])
-        if self.spec.batching == "dynamic" and self.waiting and self._idle:
-            times += [q[0].queued_s + self.spec.batch_wait_s for q in self._queues if q]
+        if self.spec.batching == "dynamic" and self.waiting:
+            times += [self._due_s(q) for q in {self._queue_of(s) for s in self._idle} if self._live[q]]
         return min(times, default=math.inf)
 
     def answered(self, server: int, number: int, times: tuple[float, float, float], now: float) -> None:
@@ -256,6 +284,7 @@ class Desk:
             times: Begin and end of the service and first token, by the server's clock.
             now: When it got here.
         """
+        self.tend(now)
         ticket = self.busy[server].pop(number)
         if not self.busy[server] and self.spec.batching != "continuous":
             self._idle.append(server)
@@ -269,9 +298,5 @@ class Desk:
 
     def unfinished(self) -> None:
         """End every request that still waits, is served or is about to try again: the run is over."""
-        left = [t.request for served in self.busy for t in served.values() if not t.dead]
-        left += [t.request for q in self._queues for t in q if not t.dead]
-        left += [r for _, _, r in self._returns]
-        for request in left:
-            if request.outcome is None:
-                self._end(request, Outcome.UNFINISHED, math.nan)
+        for request in [t.request for t in self._tickets()] + [r for _, _, r in self._returns]:
+            self._end(request, Outcome.UNFINISHED, math.nan)

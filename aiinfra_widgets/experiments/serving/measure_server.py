@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import signal
 import time
 from collections.abc import Iterable
 
@@ -20,11 +22,16 @@ POLL_S = 1e-4
 
 
 class ServerRole:
-    """One server's side of the conversation."""
+    """One server's side of the conversation.
 
-    def __init__(self, spec: ServingSpec, node: Node, clock: np.ndarray, service: Service | Continuous) -> None:
-        self.node, self.clock, self.spec, self.service = node, clock, spec, service
-        self._busy_s = 0.0
+    Attributes:
+        doomed: The next message kills it.
+    """
+
+    def __init__(self, spec: ServingSpec, node: Node, known: np.ndarray, service: Service | Continuous) -> None:
+        self.node, self.known, self.spec, self.service = node, known, spec, service
+        self.doomed = False
+        self._busy: list[tuple[float, float]] = []  # begin and end of what was done, as far as no window has counted it
         self._since_s = time.monotonic()
 
     def join(self, spec: ServingSpec) -> None:
@@ -36,7 +43,7 @@ class ServerRole:
         else:
             self.service = make_service(spec, self.node.cache, slow)
         self.spec = spec
-        self._busy_s, self._since_s = 0.0, time.monotonic()
+        self._busy, self._since_s = [], time.monotonic()
 
     def window(self) -> dict[str, float] | None:
         """Serve until the desk says that the window is over; None when the load is."""
@@ -45,6 +52,8 @@ class ServerRole:
             if comm.Iprobe(0, MPI.ANY_TAG, status):
                 message = np.empty(status.Get_count(MPI.DOUBLE))
                 comm.Recv(message, 0, status.Get_tag())
+                if self.doomed:
+                    os.kill(os.getpid(), signal.SIGKILL)
                 if status.Get_tag() == wire.WINDOW_END:
                     return self._window_end(message)
                 self._take(message.reshape(-1, len(wire.TICKET)))
@@ -54,16 +63,22 @@ class ServerRole:
                 time.sleep(POLL_S)
 
     def _window_end(self, message: np.ndarray) -> dict[str, float] | None:
-        verdict, over, self.clock[0] = message
+        verdict, over, ended_s = message[:3]
+        self.known[:] = message[3:]
         self.node.verdict = int(verdict)
         if verdict:
             while self._step():
                 pass
             self.node.comm.Send(np.empty(0), 0, wire.READY)
-        now = time.monotonic()
-        busy = min(self._busy_s / max(now - self._since_s, 1e-9), 1.0)
-        self._busy_s, self._since_s = 0.0, now
-        return None if over else {**SAMPLE, "utilization_frac": busy}
+        return None if over else {**SAMPLE, "utilization_frac": self._utilization(ended_s)}
+
+    def _utilization(self, ended_s: float) -> float:
+        """Share of the window in which it worked; what reaches beyond its end is left for the next ones."""
+        busy_s = sum(max(min(end, ended_s) - max(begin, self._since_s), 0.0) for begin, end in self._busy)
+        length_s = max(ended_s - self._since_s, 1e-9)
+        self._busy = [(begin, end) for begin, end in self._busy if end > ended_s]
+        self._since_s = ended_s
+        return min(busy_s / length_s, 1.0)
 
     def _take(self, rows: np.ndarray) -> None:
         demands = [Demand(int(number), size, arrived_s) for number, size, arrived_s, _ in rows]
@@ -85,8 +100,8 @@ class ServerRole:
     def _answer(self, answers: Iterable[Answer], begun_s: float = math.nan) -> None:
         rows = np.array([(a.id, a.started_s, a.ended_s, a.first_token_s) for a in answers], float)
         if begun_s != begun_s:
-            self._busy_s += float(rows[:, 2].max() - max(rows[:, 1].min(), self._since_s))
+            self._busy.append((float(rows[:, 1].min()), float(rows[:, 2].max())))
         else:
-            self._busy_s += time.monotonic() - begun_s
+            self._busy.append((begun_s, time.monotonic()))
         if rows.size:
             self.node.comm.Send(rows, 0, wire.DONE)

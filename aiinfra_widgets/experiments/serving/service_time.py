@@ -74,7 +74,7 @@ def service_time(spec: ServingSpec, machine: Machine) -> ServiceTime:
     mean, scv = found["median"]
     low, high = (float(found[w][0][0]) for w in ("q25", "q75"))
     low_s, high_s = min(low, mean[0]) * (1 - BAND_FRAC), max(high, mean[0]) * (1 + BAND_FRAC)
-    pause_s = AnswerTimes(machine).pause_s("classify" if spec.service == "digits-cnn" else "decode")
+    pause_s = AnswerTimes(machine).pause_s("classify" if spec.service == "digits-cnn" else "decode", _most(spec))
     return _told(mean, scv, low_s, high_s, pause_s, "from single operations and tiny nets, as calibrated")
 
 

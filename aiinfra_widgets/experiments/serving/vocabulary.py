@@ -5,9 +5,10 @@ from __future__ import annotations
 from ...quantities import Quantity
 
 RATE = "requests/s"
-#: Columns of the record of requests. Times are monotonic seconds; a time that never came is empty.
+#: Columns of the record of requests. Times are monotonic seconds; a time that never came is empty. `sent_s` is when the load
+#: really came to it, however early it was meant to arrive. An id is unique among the rows of one incarnation and writer.
 REQUESTS = (
-    "id", "arrived_s", "started_s", "ended_s", "received_s", "server", "outcome", "tries", "batch", "first_token_s", "size",
+    "id", "arrived_s", "started_s", "ended_s", "received_s", "server", "outcome", "tries", "batch", "first_token_s", "size", "sent_s",
 )  # fmt: skip
 
 QUANTITIES = (

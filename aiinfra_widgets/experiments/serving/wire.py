@@ -17,5 +17,6 @@ READY = 74
 #: `ready_s` is when the batch was meant to begin at the earliest: it waited for more requests until then.
 TICKET = ("number", "size", "arrived_s", "ready_s")
 ANSWER = ("number", "started_s", "ended_s", "first_token_s")
-#: verdict of the boundary, 1 when the load is over, seconds of load so far.
-WINDOW = ("verdict", "over", "clock_s")
+#: verdict of the boundary, 1 when the load is over, monotonic end of the window; then what the next desk must know if this
+#: one dies: seconds of load so far, requests so far, and how many of them have no outcome yet.
+WINDOW = ("verdict", "over", "ended_s", "clock_s", "requests", "unanswered")
