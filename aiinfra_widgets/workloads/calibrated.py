@@ -16,6 +16,8 @@ from .catalog import Layer
 from .gpt_facts import GptFacts
 
 Which = Literal["median", "q25", "q75"]
+#: Stands for nothing where logarithms are taken.
+LEAST_S = 1e-9
 
 
 class Calibrated:
@@ -63,7 +65,7 @@ class AnswerTimes(Calibrated):
     # --- nets of the catalog ------------------------------------------------------------------------------------------
     def classify_s(self, layers: tuple[Layer, ...], b: Any) -> Any:
         """Return seconds to classify b samples by a net of `layers`."""
-        return sum((self._layer_s(layer, b) for layer in layers), self._classify_glue_s)
+        return sum(self._layer_s(layer, b) for layer in layers) + self._classify_glue.time_s(b)
 
     def _layer_s(self, layer: Layer, b: Any) -> Any:
         kinds, d = self._kinds, layer.dims
@@ -79,13 +81,14 @@ class AnswerTimes(Calibrated):
                 return 0.0
 
     @cached_property
-    def _classify_glue_s(self) -> float:
-        """What a tiny net takes beyond its operations: fetching the picture, calls, the answer as a number."""
-        at = self.machine.need("classify", rest_s=0.0)[0].at
-        size = math.isqrt(at["pixels"])
-        layers = catalog.small_cnn(tuple(at["channels"]), size)
-        operations = float(sum(self._layer_s(layer, 1.0) for layer in layers))
-        return max(self.one("classify", rest_s=0.0) - operations, 0.0)
+    def _classify_glue(self) -> TimeGrid:
+        """What a tiny net takes beyond its operations, over b: fetching pictures, calls, the answers as numbers."""
+        points = []
+        for whole in self.machine.need("classify", rest_s=0.0):
+            layers = catalog.small_cnn(tuple(whole.at["channels"]), math.isqrt(whole.at["pixels"]))
+            operations = float(sum(self._layer_s(layer, whole.at["batch"]) for layer in layers))
+            points.append((whole.at, max(getattr(whole, self.which) - operations, LEAST_S)))
+        return TimeGrid.from_points(("batch",), points)
 
     # --- language models ----------------------------------------------------------------------------------------------
     def prefill_s(self, facts: GptFacts, b: Any, tokens: Any) -> Any:
@@ -122,9 +125,9 @@ class AnswerTimes(Calibrated):
         return max(a - at["blocks"] * block, 0.0), max(float(block - operations), 0.0)
 
     # --- both ---------------------------------------------------------------------------------------------------------
-    def pause_s(self, name: Literal["classify", "decode"]) -> float:
-        """Return how much longer a pass takes after a pause of a millisecond, in which others used the caches."""
-        rested = [p for p in self.machine.need(name) if p.at["rest_s"] > 0]
-        last = max(rested, key=lambda p: p.at.get("blocks", 0))
+    def pause_s(self, name: Literal["classify", "decode"], b: int) -> float:
+        """Return how much longer a pass with b requests takes after a pause of a millisecond, in which others used the caches."""
+        rested = [p for p in self.machine.need(name) if p.at["rest_s"] > 0 and p.at.get("batch", 1) <= b]
+        last = max(rested, key=lambda p: (p.at.get("batch", 1), p.at.get("blocks", 0)))
         steady = self.one(name, **{**last.at, "rest_s": 0.0})
         return max(float(getattr(last, self.which)) - steady, 0.0)

@@ -46,8 +46,9 @@ def machine(linear: Any = lambda width, batch: LINEAR_S) -> Machine:
         found += [probe("decode_attention", DECODE_S, sequence_heads=n, cached=c) for c in (16, 256)]
         found += [probe("prefill_attention", PREFILL_S, sequence_heads=n, tokens=t) for t in (4, 128)]
     for rest_s, more_s in ((0.0, 0.0), (1e-3, PAUSE_S)):
-        tiny = 2 * CONV_S + 2 * RELU_S + POOL_S + linear(64, 1) + CALLS_S + more_s
-        found.append(probe("classify", tiny, channels=[1, 8, 8], pixels=64, rest_s=rest_s))
+        for batch in (1, 8):
+            tiny = 2 * CONV_S + 2 * RELU_S + POOL_S + linear(math.sqrt(8 * 16 * 10), batch) + CALLS_S + more_s * batch
+            found.append(probe("classify", tiny, channels=[1, 8, 8], pixels=64, batch=batch, rest_s=rest_s))
         block = 4 * linear(64, 1) + 2 * NORM_S + 2 * RELU_S + GELU_S + DECODE_S + BLOCK_S
         for blocks in (1, 5):
             at = {"blocks": blocks, "width": 12, "heads": 6, "cached": 16, "rest_s": rest_s}
@@ -94,6 +95,9 @@ def test_a_picture_takes_its_operations_and_the_calls():
     assert found.low_s == pytest.approx(0.9 * want * (1 - BAND_FRAC))
     assert found.high_s == pytest.approx(1.2 * want * (1 + BAND_FRAC))
     assert found.pause_s == pytest.approx(PAUSE_S)
+    together = service_time(spec(service="digits-cnn", batching="fixed", max_batch=20), machine())
+    assert together.batch_s == pytest.approx(np.full(20, want))
+    assert together.pause_s == pytest.approx(8 * PAUSE_S)  # of the largest batch that was probed
 
 
 def test_tokens_take_their_operations_and_the_prompt_gives_the_first():
