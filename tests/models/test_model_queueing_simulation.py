@@ -149,7 +149,7 @@ RULES = st.fixed_dictionaries(
         "max_batch": st.integers(1, 5),
         "batch_wait_s": st.floats(0, 3),
         "batch_base_s": st.floats(0, 1),
-        "queue_limit": st.integers(4, 9),
+        "queue_limit": st.integers(5, 9),
         "timeout_s": st.floats(0.1, 9),
         "timeout_in_service": st.booleans(),
         "retry_budget_frac": st.floats(0, 1),
