@@ -160,7 +160,7 @@ def streams() -> st.SearchStrategy[Stream]:
 
 
 @pytest.mark.parametrize("policy", sorted(ORDERS))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(stream=streams())
 def test_identical_to_the_plain_scheduler(policy: str, stream: Stream) -> None:
     options = {"ageing_per_s": AGEING_PER_S} if policy == "priority" else {}

@@ -59,12 +59,15 @@ class Room:
         return self._free_memory is None or self._free_memory[node] >= memory_bytes
 
     def _change(self, job: Job, nodes: Iterable[int], sign: int) -> None:
-        free = self._free
+        free, least, step = self._free, self._slots, sign * job.slots
         for node in nodes:
-            if node not in free:
+            before = free.get(node)
+            if before is None:
                 continue  # it is draining: whoever leaves it leaves no room
-            before = self._takes(node)
-            free[node] += sign * job.slots
+            free[node] = before + step
             if self._free_memory is not None:
+                fitted = before >= least and self._has_memory(node, self._memory_bytes)
                 self._free_memory[node] += sign * job.memory_bytes
-            self.num_fitting += self._takes(node) - before
+                self.num_fitting += self._takes(node) - fitted
+            elif (before >= least) != (before + step >= least):
+                self.num_fitting += sign

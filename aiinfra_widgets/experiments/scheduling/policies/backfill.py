@@ -9,10 +9,10 @@ from typing import Any
 
 from sortedcontainers import SortedList
 
-from ..cluster import Cluster, Nodes
+from ..cluster import Cluster
 from ..jobs import Job
 from ..room import Room
-from .base import Action, Start, View, start_in_order
+from .base import Action, Start, View, place, start_in_order
 from .ordered import Fifo
 
 #: (when it should end, number of submission, job)
@@ -57,9 +57,14 @@ class Reservation:
         """Whether this is still the reservation of the head, on the same machine."""
         return self.head is head and self._version == self._cluster.version
 
-    def spares(self, job: Job, nodes: Nodes) -> bool:
-        """Whether the head can do without these nodes."""
-        return self._room.num_fitting_beside(job, nodes) >= self.head.nodes
+    def spares(self, job: Job) -> bool:
+        """Whether the head can do without the nodes that a job, which fits now, would get."""
+        if self._room.num_fitting - job.nodes >= self.head.nodes:
+            return True
+        if job.slots == self._cluster.slots:
+            return False  # it takes whole nodes, each of which the head could have used
+        nodes = self._cluster.place(job.nodes, job.slots, job.memory_bytes)
+        return nodes is not None and self._room.num_fitting_beside(job, nodes) >= self.head.nodes
 
     def started(self, ending: Ending) -> None:
         """A job has started: it is gone in time, or takes room from then on."""
@@ -72,6 +77,8 @@ class Reservation:
         """A job has ended, maybe before its user said: then the head may be able to start earlier."""
         if ending in self._awaited:
             self._awaited.remove(ending)
+            if ending[0] < self.start_s:
+                return  # the last of those whom the head waits for is still there, and still needed
         else:
             self._room.leave(ending[2])
         while self._awaited:
@@ -103,6 +110,10 @@ class EasyBackfill(Fifo):
         self._endings: list[Ending] = []  # a heap; entries of jobs that have ended stay until they are met
         self._num_running = 0
         self._reservation: Reservation | None = None
+
+    def key(self, job: Job, now_s: float) -> Any:
+        """Return when it came. What its estimate leaves is never compared: it is there because the search asks it so often."""
+        return (job.submit_s, job.seq, job.estimated_left_s(now_s))
 
     def group(self, job: Job) -> Any:
         """Return its shape: jobs of one shape fit, or do not, together."""
@@ -142,19 +153,19 @@ class EasyBackfill(Fifo):
         """Return the start of the first job in the queue that may overtake the head."""
         best: Any = None
         for (num_nodes, slots, memory_bytes), entries in view.queue.groups.items():
-            if not entries or (best is not None and best[0] < entries[0]):
+            if not entries or (best is not None and best < entries[0]):
                 continue
-            nodes = view.cluster.place(num_nodes, slots, memory_bytes)
-            if nodes is None:
+            if view.cluster.num_fitting(slots, memory_bytes) < num_nodes:
                 continue
-            spared = reservation.spares(entries[0][2], nodes)
+            latest_s = math.inf if reservation.spares(entries[0][2]) else reservation.start_s
             for entry in entries:
-                if best is not None and best[0] < entry:
+                if best is not None and best < entry:
                     break
-                job = entry[2]
-                if job is not reservation.head and (
-                    spared or now_s + job.estimated_left_s(now_s) <= reservation.start_s
-                ):
-                    best = (entry, nodes)
+                if now_s + entry[0][2] <= latest_s and entry[2] is not reservation.head:
+                    best = entry
                     break
-        return Start(best[0][2], best[1]) if best is not None else None
+        if best is None:
+            return None
+        nodes = place(view, best[2])
+        assert nodes is not None
+        return Start(best[2], nodes)
