@@ -284,20 +284,23 @@ def _top(plot: Plot, curves: Sequence[Array], dots: Columns) -> float:
 def _names(lines: Mapping[str, Array], at: Array, top: float) -> Columns:
     """Return the names of the reference curves, each where its own curve is still inside the figure.
 
-    Two that end inside may lie close, so they are named in turn above and below; those that leave through the top are named
-    at different heights; a name stands on the side where there is room.
+    Two that end inside may lie close, so they are named in turn above and below; those that come in or leave through the top
+    are named there, at different heights; a name stands on the side where there is room.
     """
     found: dict[str, list[Any]] = {n: [] for n in NAME_COLUMNS}
     for i, (name, line) in enumerate(lines.items()):
         inside = np.flatnonzero(np.isfinite(line) & (line <= top))
         if not inside.size:
             continue
-        last, lift = int(inside[-1]), 3.0 if i % 2 == 0 else -15.0
-        if last + 1 < len(line):
-            low = inside[line[inside] <= top * (0.92 - 0.14 * (i % 5))]
-            last, lift = int(low[-1]) if low.size else last, 0.0
-        right = at[last] < at[0] + 0.4 * (at[-1] - at[0])
+        low = inside[line[inside] <= top * (0.92 - 0.14 * (i % 5))]
+        low = low if low.size else inside
+        place, lift, right = int(inside[-1]), 3.0 if i % 2 == 0 else -15.0, False
+        if inside[0] > 0:
+            place, lift, right = int(low[0]), 0.0, True
+        elif place + 1 < len(line):
+            place, lift = int(low[-1]), 0.0
+            right = bool(at[place] < at[0] + 0.4 * (at[-1] - at[0]))
         side = ("left", 4.0) if right else ("right", -4.0)
-        for column, cell in zip(NAME_COLUMNS, (float(at[last]), float(line[last]), name, *side, lift), strict=True):
+        for column, cell in zip(NAME_COLUMNS, (float(at[place]), float(line[place]), name, *side, lift), strict=True):
             found[column].append(cell)
     return {k: v if k in {"text", "align"} else np.array(v, float) for k, v in found.items()}

@@ -269,6 +269,7 @@ def curve_chart(name: str, of: str, swept: str, data: Mapping[str, Columns], x: 
         bk.LabelSet(
             x="at", y="value", text="text", source=source(data, "reference_names", NAME_COLUMNS),
             text_font_size="11px", text_color=INK, text_align="align", x_offset="shift", y_offset="lift",
+            level="underlay",  # a name never hides what was measured
         )
     )  # fmt: skip
     model = source(data, "model", CURVE_COLUMNS)

@@ -27,7 +27,7 @@ ROWS = 2 * BARS
 #: Rows from which the clock of the record is read.
 CLOCK_ROWS = 50
 #: Share of the axis that one character in a bar takes, and the number of lanes up to which a bar has room for text.
-CHARACTER, WORDY_LANES = 0.009, 16
+CHARACTER, WORDY_LANES = 0.011, 16
 #: Height of a bar, and of the frame of what was predicted, in lanes.
 BAR, FRAME = 0.52, 0.86
 

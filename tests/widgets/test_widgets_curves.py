@@ -126,6 +126,9 @@ def test_reference_curves_are_named_where_they_are_still_seen(errands: Experimen
     assert (names["value"] < top).all()
     assert names["at"][0] == 5
     assert names["at"][1] < 5
+    falling = {"falling": np.array([9.0, 5.0, 1.0, 0.5, 0.3])}
+    name = columns(plot, sweep([1.0] * 5, references=falling), [], PER_S, Axis(1.0, "s"))["reference_names"]
+    assert (name["at"].tolist(), name["align"]) == ([3.0], ["left"]), "named where it comes in"
     gaps = np.isnan(found["references"]["value"])
     assert gaps.sum() == 3, "one between two curves, one at the end, and one for infinity"
 
