@@ -124,7 +124,7 @@ def test_continuous_batches_fill_all_servers_alike():
         desk.arrive(Request(i, 0.0, 4.0, 0), 0.0)
     assert handed(desk, 0.0) == [(0, [0]), (1, [1]), (0, [2]), (1, [3])]
     assert [t.batch for b in desk.busy for t in b.values()] == [1, 2, 1, 2]
-    desk.answered(1, list(desk.busy[1])[0], (0.0, 1.0, 0.5), 1.0)
+    desk.answered(1, next(iter(desk.busy[1])), (0.0, 1.0, 0.5), 1.0)
     assert handed(desk, 1.0) == [(1, [4])]
 
 

@@ -97,7 +97,7 @@ def read_trace(name: str) -> list[float]:
     """
     path = Path(name).expanduser()
     try:
-        with path.open(newline="") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             if "arrival_s" not in (reader.fieldnames or ()):
                 raise DataError(
@@ -120,8 +120,10 @@ def read_trace(name: str) -> list[float]:
                         f"{where}: arrival_s is {at:g}, before the {times[-1]:g} above it; sort the file by arrival_s"
                     )
                 times.append(at)
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"trace_file: cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
     if not times:
         raise DataError(f"{path}: holds no arrivals; add lines below the heading arrival_s")
+    if not times[-1]:
+        raise DataError(f"{path}: all of the {len(times)} arrivals are at 0; a trace needs a length, in seconds")
     return times

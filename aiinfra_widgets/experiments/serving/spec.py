@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar, Self
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from ...experiment import Fields, Spec, knob
 
@@ -117,6 +118,12 @@ class ServingSpec(Spec):
         unit="USD", ge=0.0, le=1000.0, group="Bill",
     )  # fmt: skip
 
+    @field_validator("trace_file")
+    @classmethod
+    def _from_anywhere(cls, name: str) -> str:
+        """Ranks may have been started in another folder."""
+        return str(Path(name).expanduser().absolute()) if name else ""
+
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if self.batching == "continuous" and self.service != "gpt-tiny":
@@ -128,7 +135,8 @@ class ServingSpec(Spec):
             raise ValueError("trace_file: got nothing; arrivals=trace needs a CSV file with a column arrival_s")
         if self.slow_node >= self.nodes and self.slow_node > 0:
             raise ValueError(
-                f"slow_node: got {self.slow_node}; with {self.nodes} servers allowed: -1 (none) to {self.nodes - 1}"
+                f"slow_node: got {self.slow_node}; allowed with nodes={self.nodes}: -1 (none) to {self.nodes - 1}; "
+                "change both together, or set slow_node=-1 first"
             )
         if self.autoscaler != "none" and self.nodes > self.most_servers:
             raise ValueError(
@@ -138,7 +146,18 @@ class ServingSpec(Spec):
             raise ValueError(
                 f"autoscaler_target: got {self.autoscaler_target:g}; a utilisation is below 1; queue-length alone takes more"
             )
+        if self.batching == "fixed" and 0 < self.queue_limit < self._fills_a_batch():
+            raise ValueError(
+                f"queue_limit: got {self.queue_limit}; batches that wait until {self.max_batch} are there would never fill; "
+                f"allowed: 0 (no limit), or from {self._fills_a_batch()}; or take batching=dynamic"
+            )
         return self
+
+    def _fills_a_batch(self) -> int:
+        """So many wait before one queue at least holds a full batch, with as many servers as there may ever be."""
+        most = max(self.nodes, self.most_servers if self.autoscaler != "none" else 0)
+        queues = 1 if self.dispatch == "central" else most
+        return queues * (self.max_batch - 1) + 1
 
 
 class Kill(Fields):
