@@ -242,6 +242,24 @@ def test_waiting_for_a_better_hour(name, work_s, deadline_s, start_s):
     assert job.start_s == start_s
 
 
+def test_a_wake_up_for_nobody_does_not_swallow_the_next():
+    """The first job is cancelled while it waits for 10; the second comes at 12 and waits for the same hour of the next day."""
+    policy = make_policy("carbon", trace=HourlyTrace([5, 1, 5, 5], step_s=10.0), max_delay_s=100.0)
+    drop = Change(5.0, lambda s, now_s: s.cancel(0, now_s))
+    found = simulate([Job(0, 0.0, 1, 10.0), Job(1, 21.0, 1, 10.0)], 1, policy, changes=[drop])
+    assert {job.id: (job.state, job.start_s) for job in found.jobs} == {
+        0: (State.CANCELLED, None),
+        1: (State.DONE, 50.0),
+    }
+
+
+def test_no_time_passes_until_an_end_that_will_not_come():
+    """A job of 100 s is cancelled at 5: the run is over at 5, and nothing is said of the time until 100."""
+    drop = Change(5.0, lambda s, now_s: s.cancel(0, now_s))
+    found = simulate([Job(0, 0.0, 1, 100.0)], 1, make_policy("fifo"), changes=[drop])
+    assert (found.end_s, found.meters.slot_s) == (5.0, 5.0)
+
+
 def scheduler(nodes: int, policy: str, **options: object) -> Scheduler:
     return Scheduler(Cluster(nodes), make_policy(policy, **options))
 

@@ -33,7 +33,7 @@ class Holdings:
         """Give a job more nodes."""
         self.cluster.allocate(job.id, nodes, job.slots, job.memory_bytes)
         self.charge(job, now_s)
-        job.on += nodes
+        job.on = job.on + nodes if job.on else nodes
         if self._record:
             for node in nodes:
                 self._since[job.id, node] = now_s

@@ -121,7 +121,7 @@ def metrics(found: Tally, meters: Meters, tariff: Tariff | None = None) -> dict[
 
 def bill(meters: Meters, tariff: Tariff) -> dict[str, float | None]:
     """Return energy of the nodes, cost and emissions: of all nodes, for as long as the meters ran."""
-    held_s = meters.busy_slot_s * meters.node_s / meters.slot_s  # of whole nodes
+    held_s = min(meters.busy_slot_s / meters.slot_s, 1.0) * meters.node_s  # of whole nodes
     it_j = energy_j(tariff.busy_w, held_s) + energy_j(tariff.idle_w, meters.node_s - held_s)
     intensity = _mean_rate(meters, "carbon", tariff) or tariff.carbon_intensity_gco2e_per_kwh
     per_kwh = _mean_rate(meters, "price", tariff) or tariff.energy_usd_per_kwh

@@ -20,6 +20,7 @@ class WaitingQueue:
     def __init__(self, key: Callable[[Job, float], Any], group: Callable[[Job], Any]) -> None:
         self._key, self._group = key, group
         self.groups: dict[Any, SortedList] = {}
+        self._only = SortedList()  # the entries of the group, where there is one
         self._size = 0
 
     def __len__(self) -> int:
@@ -40,7 +41,7 @@ class WaitingQueue:
         group = self._group(job)
         entries = self.groups.get(group)
         if entries is None:
-            entries = self.groups[group] = SortedList()
+            entries = self._only = self.groups[group] = SortedList()
         entries.add(job.entry)
         self._size += 1
 
@@ -54,8 +55,11 @@ class WaitingQueue:
         """Return the first job of all, or None."""
         if self._size == 0:
             return None
-        first: Job = min([entries[0] for entries in self.groups.values() if entries])[2]
-        return first
+        first = (
+            min([entries[0] for entries in self.groups.values() if entries]) if len(self.groups) > 1 else self._only[0]
+        )
+        job: Job = first[2]
+        return job
 
     def heads(self) -> list[Job]:
         """Return the first job of each group, in order."""

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
+from typing import Any
 
 from ...errors import ModelInputError
 from .cluster import Cluster
@@ -135,7 +136,7 @@ class Simulation:
         self._on_end, self._record = on_end, record
         self._duration_s, self._costs = duration_s, costs
         self._arrivals = _in_order(jobs)
-        self._events: list[tuple[float, int, int, object]] = []
+        self._events: list[tuple[float, int, int, Any]] = []
         self._numbers = count()
         self._wakeup_s = math.inf
         for change in changes:
@@ -148,7 +149,8 @@ class Simulation:
         self._next_arrival()
         while self._events:
             if self._outdated():
-                heapq.heappop(self._events)
+                _, kind, _, _ = heapq.heappop(self._events)
+                self._wakeup_s = math.inf if kind == _WAKEUP else self._wakeup_s
                 continue
             now_s = self._events[0][0]
             start_s = now_s if start_s is None else start_s
@@ -171,7 +173,6 @@ class Simulation:
         """Whether the next event is an end that will not come, or a wake-up of nobody: no time passes until then."""
         _, kind, number, what = self._events[0]
         if kind == _END:
-            assert isinstance(what, Job)
             return what.event != number or what.state is not State.RUNNING
         return kind == _WAKEUP and not (self.scheduler.queue or self.scheduler.running or self.scheduler.held)
 
@@ -185,17 +186,14 @@ class Simulation:
         if job is not None:
             self._push(job.submit_s, _ARRIVAL, job)
 
-    def _happen(self, kind: int, number: int, what: object, now_s: float) -> None:
+    def _happen(self, kind: int, number: int, what: Any, now_s: float) -> None:
         if kind == _ARRIVAL:
-            assert isinstance(what, Job)
             self.scheduler.submit(what, now_s)
             self._next_arrival()
         elif kind == _END:
-            assert isinstance(what, Job)
             if what.event == number and what.state is State.RUNNING:
                 self._end_segment(what, now_s)
         elif kind == _CHANGE:
-            assert isinstance(what, Change)
             self._write_checkpoints(now_s)
             what.do(self.scheduler, now_s)
         else:
