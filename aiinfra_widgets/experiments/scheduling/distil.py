@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 from ...experiment import Observed
 from ...machine.profile import Machine
 from ...quantities import Value
-from .jobs import Job, State
+from .jobs import Job
 from .meters import Meters
 from .metrics import metrics, tally
 from .setup import SHORT_S, tariff_of
 from .spec import SchedulingSpec
 from .values import to_values
+from .vocabulary import STATES
 
 if TYPE_CHECKING:
     import pandas as pd
 
-STATES = tuple(State)
 INTEGRALS = ("slot_s", "busy_slot_s", "partly_free_slot_s", "node_s", "waiting_job_s")
 
 

@@ -15,18 +15,18 @@ from ...machine.limits import limit
 from ...ranks.node import Node
 from . import wire
 from .cluster import Cluster
-from .jobs import FINAL, Job, State
-from .journal import Journal
+from .jobs import Job
+from .journal import Journal, recorded
 from .measure_task import steps_on_disk
-from .measure_worker import POLL_S, SAMPLE
+from .measure_worker import SAMPLE
+from .policies import make_policy
 from .policies.base import Action, Preempt, Resize, Start
 from .scheduler import Scheduler
 from .setup import policy_of, traces_of
 from .spec import SchedulingSpec
 from .stream import stream
-from .wire import Said, Word
-
-CODES = {state: code for code, state in enumerate(State)}
+from .vocabulary import STATES
+from .wire import POLL_S, Said, Word
 
 
 class HeadRole:
@@ -34,39 +34,49 @@ class HeadRole:
 
     def __init__(self, spec: SchedulingSpec, node: Node, clock: np.ndarray) -> None:
         self.node, self.clock, self.spec = node, clock, spec
-        self._origin_s = time.monotonic() - float(clock[0]) - node.paused_s  # again when all nodes are ready
+        self._last_end_s = 0.0
+        self._over: list[Job] = []
+        self._written = 0
+        self._wakeup_s: float | None = None
+        self._to_start: list[Job] = []
+        self._begun = self._announced = self._fresh = False
         most = limit(node.machine)[0] - spec.coordinators
         self.scheduler = Scheduler(
             Cluster(node.ids()[1:]),
-            policy_of(spec),
+            make_policy("fifo"),
             most_nodes=max(most, spec.nodes),
             traces=traces_of(spec),
             on_end=self._ended,
         )
         self.journal = Journal(node.folder)
-        self._over: list[Job] = []
-        self._written = 0
-        self._wakeup_s: float | None = None
-        self._last_end_s = 0.0
-        self._coming = self._remember(stream(spec))
-        self._begun = self._announced = False
+        known = self._remember()
+        jobs = stream(spec.make(node.run.read_manifest()["spec"]))  # as asked: `spec` may have changed since
+        self._next_id = max([0, *known, *(job.id for job in jobs)]) + 1
+        self._coming = sorted((j for j in jobs if j.id not in known), key=lambda j: -j.submit_s)
 
-    def _remember(self, jobs: list[Job]) -> list[Job]:
-        """Take up what an earlier scheduler of this run wrote down; return what has not arrived yet, latest first."""
-        known, ended = self.journal.read()
-        now = float(self.clock[0])
-        for fields in known:
-            if fields["id"] in ended:
-                self.scheduler.finals[fields["id"]] = State.DONE
+    def _remember(self) -> set[int]:
+        """Take up what an earlier scheduler of this run knew; return the numbers of the jobs that have arrived."""
+        known, past = self.journal.read(), recorded(self.node.run)
+        self.clock[0] = now = max(float(self.clock[0]), past.last_s)
+        self._origin_s = time.monotonic() - now - self.node.paused_s  # again when all nodes are ready
+        self.scheduler.finals.update(past.ends)
+        for segment, bar in past.open:
+            self.node.record("intervals", segment, tuple(bar))
+        for job in known:
+            if job.id in past.ends:
                 continue
-            job = Job(**fields)
-            left = steps_on_disk(self.node.folder, job.id)
+            past.tell(job)
+            job.remaining_s = job.saved_s = self._left_s(job)
+            due_s, job.deadline_s = job.deadline_s, None  # it was accepted once: it is not refused now for being late
             self.scheduler.submit(job, now)
-            if left is not None and not job.final:
-                job.remaining_s = job.saved_s = left * self.spec.step_s
-        seen = {fields["id"] for fields in known}
-        self._next_id = max([0, *seen, *(job.id for job in jobs)]) + 1
-        return sorted((j for j in jobs if j.id not in seen), key=lambda j: -j.submit_s)
+            job.deadline_s = due_s
+        return {job.id for job in known}
+
+    def _left_s(self, job: Job, steps: float | None = None) -> float:
+        """Return the work that so many steps are, by default those that its checkpoint has left."""
+        if steps is None:
+            steps = steps_on_disk(self.node.folder, job.id)
+        return job.work_s if steps is None else min(steps * self.spec.step_s, job.work_s)
 
     def _now_s(self) -> float:
         return time.monotonic() - self._origin_s - self.node.paused_s
@@ -74,15 +84,16 @@ class HeadRole:
     # --- what the runtime asks ----------------------------------------------------------------------------------
     def join(self, spec: SchedulingSpec) -> None:
         """Take up a changed Spec or set of nodes: every job that holds nodes rests; those that keep theirs go on."""
-        steps, scheduler = self._reports(), self.scheduler
+        scheduler = self.scheduler
+        for _ in range(1, self.node.size):
+            self.node.comm.Recv(np.empty(0), MPI.ANY_SOURCE, wire.REPORT)
         if not self._begun:
             self._origin_s = time.monotonic() - float(self.clock[0]) - self.node.paused_s
+            for job in self._unfinished():  # of a scheduler that died; its nodes have saved them by now
+                job.remaining_s = job.saved_s = self._left_s(job)
         now = self._now_s()
-        for job_id, left in steps.items():
-            if job_id in scheduler.running:
-                scheduler.progress(job_id, left * spec.step_s, now, saved=True)
-            elif job_id in scheduler.jobs:  # of a scheduler that died
-                scheduler.jobs[job_id].remaining_s = scheduler.jobs[job_id].saved_s = left * spec.step_s
+        for job in scheduler.running.values():
+            scheduler.progress(job.id, self._left_s(job), now, saved=True)
         here, before = set(self.node.ids()[1:]), set(scheduler.cluster.free) - scheduler.cluster.draining
         lost = self._begun and not self._announced  # nobody announces a death
         for node in sorted(before - here):
@@ -93,25 +104,16 @@ class HeadRole:
             scheduler.stopped(job.id, now, job.remaining_s)
         self._take_policy(spec, now)
         self.spec, self._begun = spec, True
+        self._to_start.clear()
         for job in list(scheduler.running.values()):
             if job.target is not None:
                 scheduler.resized(job.id, now, job.remaining_s)
-            self._start(job, resumed=True)
+            self._start(job)
         self._wakeup_s = now
-
-    def _reports(self) -> dict[int, float]:
-        """Return the steps that each job has left, from the nodes that had it."""
-        comm, steps = self.node.comm, {}
-        for _ in range(1, self.node.size):
-            report = np.empty(3)
-            comm.Recv(report, MPI.ANY_SOURCE, wire.REPORT)
-            if report[2]:
-                steps[int(report[0])] = float(report[1])
-        return steps
 
     def _take_policy(self, spec: SchedulingSpec, now: float) -> None:
         names = ("policy", "ageing_per_s", "quantum_s")
-        if any(getattr(spec, n) != getattr(self.spec, n) for n in names):
+        if not self._begun or any(getattr(spec, n) != getattr(self.spec, n) for n in names):
             self.scheduler.set_policy(policy_of(spec), now)
 
     def window(self) -> dict[str, float] | None:
@@ -136,6 +138,7 @@ class HeadRole:
             node.comm.Send(message, rank, wire.WINDOW_END)
         if node.ballot:
             self._wait_ready()
+            self.clock[0] = self._now_s()
             self._announced = True
         node.verdict = node.ballot
         self._write()
@@ -148,9 +151,8 @@ class HeadRole:
 
     def close(self) -> None:
         """Write what is known; a run that is stopped keeps its waiting jobs for whoever resumes it."""
-        now = self._now_s()
-        for bar in self.scheduler.holdings.open_intervals(now):
-            self.node.record("intervals", self.node.segment, tuple(bar))
+        for bar in self.scheduler.holdings.open_intervals(float(self.clock[0])):
+            self._record("intervals", tuple(bar))
         self._write()
         self.journal.close()
 
@@ -159,6 +161,8 @@ class HeadRole:
         """Take reports, take arrivals, decide, tell."""
         now = self._now_s()
         news = self._receive(now)
+        while self._to_start:
+            self._start(self._to_start.pop())
         while self._coming and self._coming[-1].submit_s <= now:
             self._submit(self._coming.pop(), now)
             news = True
@@ -176,21 +180,22 @@ class HeadRole:
     def _tell(self, action: Action) -> None:
         job = action.job
         if isinstance(action, Start):
-            self._start(job, resumed=job.remaining_s < job.work_s)
+            self._start(job)
         else:
             word = Word.PREEMPT if isinstance(action, Preempt | Resize) else Word.GIVE_UP
             self.node.comm.Send(np.array([job.id, word], float), self._rank(job.on[0]), wire.STOP)
 
-    def _start(self, job: Job, *, resumed: bool) -> None:
+    def _start(self, job: Job) -> None:
         """Hand a job to its nodes, and open its bars in the timeline."""
         members = [self._rank(n) for n in job.on]
-        head = [job.id, job.remaining_s / self.spec.step_s, len(members) / job.nodes, resumed]
+        head = [job.id, job.remaining_s / self.spec.step_s, len(members) / job.nodes]
         message = np.array([*head, *members], float)
         for rank in members:
             self.node.comm.Send(message, rank, wire.START)
         for bar in self.scheduler.holdings.open_intervals(math.nan):
             if bar.job == job.id:
-                self.node.record("intervals", self.node.segment, tuple(bar))
+                self._record("intervals", tuple(bar))
+        self.journal.changed(job)
 
     def _rank(self, node: int) -> int:
         return self.node.ids().index(node)
@@ -205,15 +210,15 @@ class HeadRole:
             if job_id not in self.scheduler.running:
                 continue
             job = self.scheduler.running[job_id]
-            left_s = steps * self.spec.step_s
+            left_s = self._left_s(job, steps)
             if said is Said.FINISHED:
                 job.payload = loss
                 self.scheduler.finish(job_id, now)
-            elif said is Said.LEFT and job.target is not None:
-                self.scheduler.resized(job_id, now, left_s)
-                self._start(job, resumed=True)
-            elif said is Said.LEFT:
+            elif said is Said.LEFT and job.stopping:
                 self.scheduler.stopped(job_id, now, left_s)
+            elif said is Said.LEFT:
+                self.scheduler.resized(job_id, now, left_s)
+                self._to_start.append(job)  # in the next turn: before a boundary nobody takes it up
             else:
                 self.scheduler.progress(job_id, left_s, now, saved=said is Said.SAVED)
                 continue
@@ -224,17 +229,19 @@ class HeadRole:
         """Something may change at this boundary: wait until every job rests."""
         left = self.node.size - 1
         while left:
-            self._receive(self._now_s())
+            if self._receive(now := self._now_s()):
+                self._wakeup_s = now
             if self.node.comm.Iprobe(MPI.ANY_SOURCE, wire.READY):
                 self.node.comm.Recv(np.empty(0), MPI.ANY_SOURCE, wire.READY)
                 left -= 1
                 continue
             time.sleep(POLL_S)
 
+    def _unfinished(self) -> list[Job]:
+        return [job for job in self.scheduler.jobs.values() if not job.final]
+
     def _all_done(self, now: float) -> bool:
-        if self._coming or any(
-            j.state not in FINAL for j in self.scheduler.jobs.values() if j.id not in self.scheduler.held
-        ):
+        if self._coming or any(job.id not in self.scheduler.held for job in self._unfinished()):
             return False
         if now < self._last_end_s + self.spec.open_s:
             return False
@@ -250,20 +257,26 @@ class HeadRole:
         """Record the bars that are over, and the jobs that are final."""
         bars = self.scheduler.holdings.intervals
         for bar in bars[self._written :]:
-            self.node.record("intervals", self.node.segment, tuple(bar))
+            self._record("intervals", tuple(bar))
         self._written = len(bars)
         for job in self._over:
-            self.journal.ended(job)
             nan = math.nan
             start_s, due_s = (nan if v is None else v for v in (job.start_s, job.deadline_s))
             times = (job.submit_s, start_s, nan if job.end_s is None else job.end_s)
             user = float("".join(c for c in job.user if c.isdigit()) or 0)
             loss = job.payload if isinstance(job.payload, float) else nan
             asked = (job.nodes, job.work_s, job.priority, user, due_s)
-            row = (job.id, *times, CODES[job.state], job.segments, job.held_s, job.held_node_s, *asked, loss)
-            self.node.record("jobs", self.node.segment, row)
+            row = (job.id, *times, STATES.index(job.state), job.segments, job.held_s, job.held_node_s, *asked, loss)
+            self._record("jobs", row)
             self.node.event("job-ended", job=job.id, state=job.state, reason=job.reason)
         self._over.clear()
+        if self._fresh:
+            self.node.record.flush()  # whoever takes over reads it there
+            self._fresh = False
+
+    def _record(self, table: str, row: tuple[float, ...]) -> None:
+        self.node.record(table, self.node.segment, row)
+        self._fresh = True
 
     def _read_meters(self) -> None:
         """Record the integrals; the difference of two rows is what was between them."""
@@ -317,7 +330,7 @@ class HeadRole:
                 case "end":
                     self.scheduler.kill(arguments["job"], now)
                 case "priority":
-                    self.scheduler.set_priority(arguments["job"], arguments["priority"], now)
+                    self.journal.changed(self.scheduler.set_priority(arguments["job"], arguments["priority"], now))
         except LabError as error:  # it ended in the very moment
             self.node.event("not-done", verb=verb, reason=str(error))
         self._wakeup_s = now

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,12 +18,15 @@ from safetensors.numpy import load_file, save_file
 from ...ranks.buffers import FlatBuffers
 from ...ranks.node import Node
 from ...workloads import nets
+from . import wire
 from .spec import SchedulingSpec
 from .wire import Word
 
 LEARNING_RATE, MOMENTUM = 0.05, 0.9
 #: A job that is late makes good for it, but never for more than this.
 MOST_BEHIND_S = 0.005
+#: A rank that waits longer for a communicator waits for a dead one.
+PATIENCE_S = 10.0
 
 
 class Trainer:
@@ -68,16 +72,14 @@ class Task:
         self, trainer: Trainer, node: Node, job: int, head: Sequence[float], members: Sequence[int], spec: SchedulingSpec
     ) -> None:  # fmt: skip
         self.trainer, self.job, self.spec = trainer, job, spec
-        self.steps_left, self.progress, resumed = float(head[0]), float(head[1]), bool(head[2])
+        self.steps_left, self.progress = float(head[0]), float(head[1])
         self.folder = node.folder / "jobs"
-        group = node.comm.Get_group().Incl(list(members))
-        self.comm = node.comm.Create_group(group, tag=job % 1000)
-        self.comm.Set_errhandler(MPI.ERRORS_RETURN)
-        self.leader = self.comm.rank == 0
         self.members = node.ids(members)
+        self.comm = communicator(node.comm, members, tag=job % 1000)
+        self.leader = self.comm.rank == 0
         trainer.reset()
         self.loss, self.steps = float("nan"), 0
-        if resumed and self.path.exists():
+        if self.path.exists():
             state = load_file(self.path)
             trainer.flat.parameters_host[:], trainer.flat.momentum_host[:] = state["parameters"], state["momentum"]
             self.steps_left, self.steps = float(state["counts"][0]), int(state["counts"][1])
@@ -90,11 +92,7 @@ class Task:
 
     def step(self, word: Word) -> Word:
         """Do one step, and return what the leader said with it."""
-        try:
-            self.loss, heard = self.trainer.step(self.comm, self.job * 1_000_003 + self.steps, self.spec.batch, word)
-        except MPI.Exception:
-            self.abandon()  # the others may wait for one who is gone
-            raise
+        self.loss, heard = self.trainer.step(self.comm, self.job * 1_000_003 + self.steps, self.spec.batch, word)
         self.steps += 1
         self.steps_left -= self.progress
         self._due_s = max(self._due_s + self.spec.step_s, time.monotonic() - MOST_BEHIND_S)
@@ -125,6 +123,39 @@ class Task:
         """Give the communicator back; every member does, after the same step."""
         if self.comm != MPI.COMM_NULL and not self.comm.Is_revoked():
             self.comm.Free()
+
+
+def communicator(comm: MPI.Intracomm, members: Sequence[int], tag: int) -> MPI.Intracomm:
+    """Return a communicator of these ranks of `comm`, the leader first; all of them must call this, and nobody else.
+
+    Open MPI waits forever in `Create_group` for a rank that is dead, also when `comm` is revoked. So they meet first, by
+    messages that do tell of a death. Who dies in the fraction of a millisecond after that takes the others with it: nodes
+    are lost then, but the run goes on.
+
+    Raises:
+        MPI.Exception: One of them, or anybody else in `comm`, is dead.
+    """
+    if len(members) > 1:
+        leader, *others = members
+        if comm.rank == leader:
+            for other in others:
+                _hear(comm, other, wire.HERE)
+            for other in others:
+                comm.Send(np.empty(0), other, wire.ALL_HERE)
+        else:
+            comm.Send(np.empty(0), leader, wire.HERE)
+            _hear(comm, leader, wire.ALL_HERE)
+    signal.setitimer(signal.ITIMER_REAL, PATIENCE_S)  # its signal ends this process
+    found = comm.Create_group(comm.Get_group().Incl(list(members)), tag=tag)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    found.Set_errhandler(MPI.ERRORS_RETURN)
+    return found
+
+
+def _hear(comm: MPI.Intracomm, rank: int, tag: int) -> None:
+    while not comm.Iprobe(rank, tag):
+        time.sleep(wire.POLL_S)
+    comm.Recv(np.empty(0), rank, tag)
 
 
 def steps_on_disk(folder: Path, job: int) -> float | None:

@@ -12,9 +12,8 @@ from ...ranks.node import Node
 from . import wire
 from .measure_task import Task, Trainer
 from .spec import SchedulingSpec
-from .wire import Said, Word
+from .wire import POLL_S, Said, Word
 
-POLL_S = 5e-4
 #: Every column of a sample, whatever the rank's role is.
 SAMPLE = dict.fromkeys(("utilization_frac", "waiting_jobs", "running_jobs", "job_loss"), float("nan"))
 
@@ -34,21 +33,25 @@ class WorkerRole:
         self.spec = spec
         task, rests = self.task, self._held
         self.task, self._held, self._word = None, False, Word.GO_ON
-        report = np.zeros(3)
         if task and rests:
             task.leave()
-            report[:] = task.job, task.steps_left, 1
         elif task:  # a rank died in the midst of it
             task.abandon()
             alive = set(self.node.ids())
-            first = next(m for m in task.members if m in alive)
-            if first == self.node.id:
+            if next(m for m in task.members if m in alive) == self.node.id:
                 task.save()
-            report[:] = task.job, task.steps_left, first == self.node.id
-        self.node.comm.Send(report, 0, wire.REPORT)
+        self.node.comm.Send(np.empty(0), 0, wire.REPORT)
 
     def window(self) -> dict[str, float] | None:
         """Train until the scheduler says that the window is over; None when the run is."""
+        try:
+            return self._window()
+        except MPI.Exception:
+            if self.task:
+                self.task.abandon()  # the others of this job may wait in it for this node, which is wanted elsewhere
+            raise
+
+    def _window(self) -> dict[str, float] | None:
         comm, status = self.node.comm, MPI.Status()
         self._held = False
         ending: np.ndarray | None = None

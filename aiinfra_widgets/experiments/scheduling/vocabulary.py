@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ...quantities import Quantity
+from .jobs import State
 
 QUANTITIES = (
     Quantity("makespan_s", "Makespan", "s", "From the first submission until the last job is done.", "lower"),
@@ -26,6 +27,8 @@ QUANTITIES = (
 )
 #: Columns of the records. Times are seconds of the run, which a pause stops.
 INTERVALS = ("job", "node", "start_s", "end_s")
+#: In the record a job's state is its place in here.
+STATES = tuple(State)
 JOBS = (
     "job", "submit_s", "start_s", "end_s", "state", "segments", "held_s", "held_node_s", "nodes", "work_s", "priority", "user",
     "deadline_s", "loss",

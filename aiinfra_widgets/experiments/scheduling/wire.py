@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+#: Who waits for a message looks that often, and sleeps in between.
+POLL_S = 5e-4
+
 #: Scheduler to every member: take up a job. START_HEAD, then the members' ranks, the leader first.
 START = 81
-START_HEAD = ("job", "steps_left", "progress_per_step", "resumed")
+START_HEAD = ("job", "steps_left", "progress_per_step")
 #: Scheduler to a job's leader: job, Word.
 STOP = 82
 #: Scheduler to all: verdict of the boundary, 1 when the run is over, seconds of the run.
@@ -15,8 +18,10 @@ WINDOW_END = 83
 STATUS = 84
 #: Node to scheduler, before a boundary that may change something: its job rests between two steps, and its leader saved it.
 READY = 85
-#: Node to scheduler, at every change of Spec or ranks: job or 0, steps left, 1 where this node has that state on disk.
+#: Node to scheduler, at every change of Spec or ranks: it has no job any more, and what it did of one is on disk.
 REPORT = 86
+#: Member to leader: it is there. Leader to member: so is everybody. Empty both.
+HERE, ALL_HERE = 87, 88
 
 
 class Word(IntEnum):
