@@ -14,13 +14,13 @@ class WaitingQueue:
     """Waiting jobs, sorted by a key; of equal keys the one submitted first comes first.
 
     Attributes:
-        groups: By group, its entries (key, number of submission, job) in order; some may be empty.
+        groups: By group, its entries (key, number of submission, job) in order; none is empty.
     """
 
     def __init__(self, key: Callable[[Job, float], Any], group: Callable[[Job], Any]) -> None:
         self._key, self._group = key, group
         self.groups: dict[Any, SortedList] = {}
-        self._only = SortedList()  # the entries of the group, where there is one
+        self._spare: list[SortedList] = []  # empty ones; making one takes longer than using it
         self._size = 0
 
     def __len__(self) -> int:
@@ -41,13 +41,17 @@ class WaitingQueue:
         group = self._group(job)
         entries = self.groups.get(group)
         if entries is None:
-            entries = self._only = self.groups[group] = SortedList()
+            entries = self.groups[group] = self._spare.pop() if self._spare else SortedList()
         entries.add(job.entry)
         self._size += 1
 
     def remove(self, job: Job) -> None:
         """Let a job go."""
-        self.groups[self._group(job)].remove(job.entry)
+        group = self._group(job)
+        entries = self.groups[group]
+        entries.remove(job.entry)
+        if not entries:
+            self._spare.append(self.groups.pop(group))
         job.entry = None
         self._size -= 1
 
@@ -55,12 +59,9 @@ class WaitingQueue:
         """Return the first job of all, or None."""
         if self._size == 0:
             return None
-        first = (
-            min([entries[0] for entries in self.groups.values() if entries]) if len(self.groups) > 1 else self._only[0]
-        )
-        job: Job = first[2]
+        job: Job = min([entries[0] for entries in self.groups.values()])[2]
         return job
 
     def heads(self) -> list[Job]:
         """Return the first job of each group, in order."""
-        return [entry[2] for entry in sorted(entries[0] for entries in self.groups.values() if entries)]
+        return [entry[2] for entry in sorted(entries[0] for entries in self.groups.values())]

@@ -153,7 +153,7 @@ class EasyBackfill(Fifo):
         """Return the start of the first job in the queue that may overtake the head."""
         best: Any = None
         for (num_nodes, slots, memory_bytes), entries in view.queue.groups.items():
-            if not entries or (best is not None and best < entries[0]):
+            if best is not None and best < entries[0]:
                 continue
             if view.cluster.num_fitting(slots, memory_bytes) < num_nodes:
                 continue
