@@ -75,14 +75,17 @@ class Comparison:
 def compare(exp: Experiment, segment: Segment) -> Comparison:
     """Compare one segment; a transient one gets its measured values and no verdict."""
     predicted = segment.prediction.values if segment.prediction else {}
+    why = exp.incomparable(segment.prediction, segment.values) if segment.prediction and not segment.transient else ""
     names = dict.fromkeys((*exp.compared, *exp.parts, *predicted, *segment.values))
     rows = []
     for name in names:
         p, m = predicted.get(name), segment.values.get(name)
         if p is None and m is None:
             continue
-        error = relative_error(p, m)
+        error = None if why else relative_error(p, m)
         rows.append(Row(name, p, m, error, _verdict(p, error, m, segment)))
+    if why:
+        return Comparison(segment, tuple(rows), (why,))
     causes = [] if segment.transient or segment.prediction is None else explain(exp, segment)
     return Comparison(segment, tuple(rows), tuple(causes))
 

@@ -186,6 +186,10 @@ class Experiment(ABC):
         """
         return {}
 
+    def incomparable(self, predicted: Prediction, measured: Mapping[str, Value]) -> str:
+        """Return why a segment is not what was predicted (a part of a whole), so that it must not be compared; "" where it may be."""
+        return ""
+
     def explain(self, spec: Spec, machine: Machine, predicted: Prediction, measured: Mapping[str, Value]) -> list[str]:
         """Return sentences, best first, on causes that only this experiment can name; the comparison adds its own."""
         return []

@@ -265,7 +265,7 @@ class RunReader:
         if rows.empty:
             return
         times = rows["t_s"].to_numpy()
-        segment.elapsed_s = float(times[-1] - segment.t_s)
+        segment.elapsed_s = max(float(times[-1] - segment.t_s), 0.0)  # a damaged line may tell any time
         steady = rows.iloc[exp.settle_ticks :] if len(rows) > exp.settle_ticks else rows
         for name in rows.columns:
             if name in QUANTITIES:

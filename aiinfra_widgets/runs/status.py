@@ -85,7 +85,8 @@ def _alive(reader: RunReader, newest: int, events: list[Event], ticks: dict[int,
         return Status(
             "degraded", f"node {names} died; the others went on at {reader.experiment.tick} {lost[-1]['tick']}", ticks
         )
-    return Status("running", f"{len(active)} node{'s' if len(active) != 1 else ''} at work", ticks)
+    nodes = max(len(active) - reader.asked.coordinators, 0)
+    return Status("running", f"{nodes} node{'s' if nodes != 1 else ''} at work", ticks)
 
 
 def _stalled(reader: RunReader, silent: dict[int, float], events: list[Event], ticks: dict[int, int]) -> Status:

@@ -176,7 +176,12 @@ def widest(points: Sequence[Mapping[str, Any]], swept: str, spec: Spec) -> Spec:
 
 
 def columns(
-    plot: Plot, sweep: Sweep | None, points: Sequence[Mapping[str, Any]], x: Axis, y: Axis
+    plot: Plot,
+    sweep: Sweep | None,
+    points: Sequence[Mapping[str, Any]],
+    x: Axis,
+    y: Axis,
+    others: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Columns]:
     """Return the sources of one chart (see `figures.curve_chart`) and its `span`.
 
@@ -185,12 +190,14 @@ def columns(
         sweep: The model, where it is known.
         points: From `comparison.curve_points`, those that belong here (`mine`).
         x, y: The axes.
+        others: Points of other setups, drawn faint: what was measured does not vanish when something else is changed.
     """
     found: dict[str, Columns] = {}
     at = sweep.at if sweep else np.array([])
     model, references = _model(plot, sweep, y), sweep.references if sweep else {}
     lines = {name: _drawn(plot, line, at, _one(line, at), y) for name, line in references.items()}
-    dots = _points(plot, points, _base(points, sweep), x, y)
+    base = _base(points, sweep)
+    dots, faint = (_points(plot, p, base, x, y) for p in (points, others))
     top = _top(plot, [*(v for k, v in model.items() if k == "value"), *lines.values()], dots)
     if model:
         known = np.isfinite(model["value"])
@@ -203,7 +210,7 @@ def columns(
         "value": np.concatenate([np.concatenate([_gaps(v), gap]) for v in lines.values()] or [np.array([])]),
     }
     found["reference_names"] = _names(lines, at * x.factor, top)
-    found["points"] = dots
+    found["points"], found["others"] = dots, {k: faint[k] for k in ("at", "value", "text")}
     found["span"] = {"start": 0.0, "end": top}
     return found
 
@@ -266,8 +273,14 @@ def _points(plot: Plot, points: Sequence[Mapping[str, Any]], base: float | None,
         values = [p["measured"] if p.get(key) is None else p[key] for p in points]
         found[column] = _drawn(plot, values, where, base, y)
     swept = plot.curve.swept
-    found["text"] = [f"segment {p['segment']}, {said(p['spec'].knobs()[swept], p['at'])}" for p in points]
+    found["text"] = [f"segment {p['segment']}, {_setup(swept, p['spec'])}" for p in points]
     return found
+
+
+def _setup(swept: str, spec: Spec) -> str:
+    """Return the value of the swept field, and how many work where that is something else."""
+    names = [swept] if swept == "nodes" else [swept, "nodes"]
+    return ", ".join(said(spec.knobs()[n], getattr(spec, n)) for n in names)
 
 
 def _top(plot: Plot, curves: Sequence[Array], dots: Columns) -> float:

@@ -351,10 +351,12 @@ class Feed:
             return
         for name, plot in self.shown.curves.items():
             swept = plot.curve.swept
-            points = curves.mine(curve_points(plot.curve, look.segments), swept, look.spec)
+            every = curve_points(plot.curve, look.segments)
+            points = curves.mine(every, swept, look.spec)
+            others = [p for p in every if p not in points]
             sweep = self.sweeps.get(plot.curve, curves.widest(points, swept, look.spec))
             x, y = self.shown.swept[swept], self.shown.axes[plot.quantity]
-            sources = curves.columns(plot, sweep, points, x, y)
+            sources = curves.columns(plot, sweep, points, x, y, others)
             span = sources.pop("span")
             seen = bool(len(sources["points"]["at"])) or "model" in sources
             for src, columns in sources.items():

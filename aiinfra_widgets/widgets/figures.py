@@ -250,7 +250,8 @@ def curve_chart(name: str, of: str, swept: str, data: Mapping[str, Columns], x: 
         of: The quantity.
         swept: What the x axis is called.
         data: Sources `model` (at, value, low, high), `references` (at, value; NaN between two curves),
-            `reference_names` (at, value, text, align, shift and lift in pixels), `points` (at, value, low, high, text); in the axes' units.
+            `reference_names` (at, value, text, align, shift and lift in pixels), `points` (at, value, low, high, text),
+            `others` (at, value, text: of other setups); in the axes' units.
         x, y: The axes.
         whole: The swept field is a whole number.
     """
@@ -275,6 +276,10 @@ def curve_chart(name: str, of: str, swept: str, data: Mapping[str, Columns], x: 
     model = source(data, "model", CURVE_COLUMNS)
     band = fig.varea("at", "low", "high", source=model, fill_color=PREDICTED, fill_alpha=0.18)
     line = fig.line("at", "value", source=model, line_color=PREDICTED, line_width=2.5)
+    others = fig.scatter(
+        "at", "value", source=source(data, "others", ("at", "value", "text")), size=8, fill_color=None, line_color=MEASURED,
+        line_alpha=0.45, line_width=1.5,
+    )  # fmt: skip
     points = source(data, "points", POINT_COLUMNS)
     bars = bk.Whisker(base="at", lower="low", upper="high", source=points, line_color=MEASURED, line_width=1.5)
     bars.upper_head.size = bars.lower_head.size = 8
@@ -285,11 +290,11 @@ def curve_chart(name: str, of: str, swept: str, data: Mapping[str, Columns], x: 
     place = (swept, f"@at{{{'0' if whole else '0.[000]'}}} {x.unit}".rstrip())
     value = f"@value{{0.00}} {y.unit}".rstrip()
     fig.add_tools(
-        bk.HoverTool(renderers=[dots], tooltips=[("Measured", value), ("", "@text")]),
+        bk.HoverTool(renderers=[dots, others], tooltips=[("Measured", value), ("", "@text")]),
         bk.HoverTool(renderers=[line], mode="vline", tooltips=[place, ("Model", value)]),
     )
     keys = (
-        Key("Measured", "dot", MEASURED, (dots,)),
+        Key("Measured", "dot", MEASURED, (dots, others)),
         Key("Model", "band", PREDICTED, (line, band)),
     )  # a reference curve carries its own name
     fig.xaxis.axis_label, fig.yaxis.axis_label = f"{swept} ({x.unit})" if x.unit else swept, y.label(q.label)

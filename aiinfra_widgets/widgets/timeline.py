@@ -130,7 +130,7 @@ def columns(
     }
     lanes = np.concatenate([bars[:, 0], ghosts[:, 0]])
     low, high = (float(lanes.min()), float(lanes.max())) if len(lanes) else (0.0, 1.0)
-    found["span"] = {"start": high + 0.55, "end": low - 0.55 - 0.12 * (high - low + 1)}
+    found["span"] = {"start": high + 0.55, "end": low - 0.55 - min(0.12 * (high - low + 1), 0.4)}
     return found
 
 

@@ -83,6 +83,7 @@ def test_figures_by_hand():
         "utilization_frac": 250 / 300,
         "fairness_frac": sum(slowdowns) ** 2 / (2 * sum(s * s for s in slowdowns)),
         "fragmentation_frac": 0.0,
+        "num_ended": 3.0,
         "num_done": 2.0,
         "num_late": 1.0,
         "energy_j": 250 * 110.0 + 50 * 10.0,
@@ -95,7 +96,7 @@ def test_figures_by_hand():
 
 def test_what_is_not_known_is_none():
     nothing = metrics(Tally(), simulate([], 1, make_policy("fifo")).meters, Tariff())
-    assert {name for name, value in nothing.items() if value is not None} == {"num_done", "num_late"}
+    assert {name for name, value in nothing.items() if value is not None} == {"num_ended", "num_done", "num_late"}
     found = simulate([Job(0, 0.0, 1, 1.0)], 1, make_policy("fifo"))
     figures = metrics(tally(found.jobs), found.meters, Tariff(busy_w=1.0))
     assert (figures["energy_j"], figures["cost_usd"], figures["operational_gco2e"]) == (1.0, None, None)

@@ -81,11 +81,15 @@ def test_a_plain_rising_curve_is_shown_whole(errands: Experiment) -> None:
 def test_points_are_in_the_axes_units_with_their_spread(errands: Experiment) -> None:
     plot = plots(errands)["errand_response_s_over_errands_per_s"]
     spec = errands.spec.make({})
-    found = columns(plot, None, [point(spec, 4.0, 0.5, 0.4, 0.7), point(spec, 2.0, 0.3)], PER_S, MS)["points"]
+    other = point(errands.spec.make({"nodes": 3}), 4.0, 0.2)
+    every = columns(plot, None, [point(spec, 4.0, 0.5, 0.4, 0.7), point(spec, 2.0, 0.3)], PER_S, MS, [other])
+    found = every["points"]
     assert found["value"].tolist() == pytest.approx([500.0, 300.0])
     assert found["low"].tolist() == pytest.approx([400.0, 300.0])
     assert found["high"].tolist() == pytest.approx([700.0, 300.0])
-    assert found["text"] == ["segment 0, Load 4/s", "segment 0, Load 2/s"]
+    assert found["text"][0].startswith("segment 0, Load 4/s")
+    assert every["others"]["value"].tolist() == pytest.approx([200.0]), "what another setup showed stays, faint"
+    assert "3 carriers" in every["others"]["text"][0]
     assert curves.words(plot, [point(spec, 4.0, 0.5)], "1/s") == "Response time: measured 500 ms at 4/s"
     assert "nothing measured" in curves.words(plot, [], "1/s")
 

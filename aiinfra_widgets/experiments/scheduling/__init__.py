@@ -22,7 +22,7 @@ class Scheduling(Experiment):
     tick: ClassVar[str] = "window"
     compared: ClassVar[tuple[str, ...]] = (
         "mean_wait_s", "p95_wait_s", "mean_turnaround_s", "mean_slowdown", "makespan_s", "utilization_frac", "fairness_frac",
-        "jobs_done", "jobs_late", "energy_j", "cost_usd", "operational_gco2e",
+        "jobs_ended", "jobs_done", "jobs_late", "energy_j", "cost_usd", "operational_gco2e",
     )  # fmt: skip
     settle_ticks: ClassVar[int] = 0
     min_ticks: ClassVar[int] = 10
@@ -50,10 +50,10 @@ class Scheduling(Experiment):
         assert isinstance(spec, SchedulingSpec)
         return distil(spec, machine, observed)
 
-    def explain(self, spec: Spec, machine: Machine, predicted: Prediction, measured: Mapping[str, Value]) -> list[str]:
-        """Say where a segment is but a part of the stream, which is what was predicted."""
-        done, expected = measured.get("jobs_done"), predicted.get("jobs_done")
-        if done is None or done.value is None or expected is None or done.value == expected:
-            return []
-        part = f"{done.value:.0f} jobs ended in this segment, {expected:.0f} were predicted"
-        return [f"{part}: the prediction is of the whole stream, from an empty machine."]
+    def incomparable(self, predicted: Prediction, measured: Mapping[str, Value]) -> str:
+        """A segment in which not the whole stream ended is a part of what was predicted, or more than that."""
+        ended, expected = measured.get("jobs_ended"), predicted.get("jobs_ended")
+        if ended is None or ended.value is None or expected is None or ended.value == expected:
+            return ""
+        part = f"{ended.value:.0f} jobs ended in this segment"
+        return f"{part}; the prediction is of the whole stream of {expected:.0f}, from an empty machine, so the two are not compared."

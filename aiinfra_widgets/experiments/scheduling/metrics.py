@@ -110,6 +110,7 @@ def metrics(found: Tally, meters: Meters, tariff: Tariff | None = None) -> dict[
         "utilization_frac": meters.utilization_frac,
         "fairness_frac": jain(list(found.slowdown_of_user.values())),
         "fragmentation_frac": meters.fragmentation_frac,
+        "num_ended": float(sum(found.num_by_state.values())),
         "num_done": float(found.num_by_state.get(State.DONE, 0)),
         "num_late": float(found.num_late),
         "energy_j": None,

@@ -12,7 +12,7 @@ from ...quantities import Value
 NAMES = {
     "mean_wait_s": "mean_wait_s", "p95_wait_s": "p95_wait_s", "mean_turnaround_s": "mean_response_s",
     "mean_slowdown": "mean_slowdown", "makespan_s": "makespan_s", "utilization_frac": "utilization_frac",
-    "fairness_frac": "fairness_frac", "jobs_done": "num_done", "jobs_late": "num_late", "energy_j": "energy_j",
+    "fairness_frac": "fairness_frac", "jobs_ended": "num_ended", "jobs_done": "num_done", "jobs_late": "num_late", "energy_j": "energy_j",
     "cost_usd": "cost_usd", "operational_gco2e": "operational_gco2e",
 }  # fmt: skip
 ENERGY = {

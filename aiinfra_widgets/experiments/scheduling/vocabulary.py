@@ -20,6 +20,7 @@ QUANTITIES = (
         "fairness_frac", "Fairness", "frac", "Jain's index of the users' slowdowns: 100 % is equal for all.", "higher"
     ),
     Quantity("jobs_late", "Late jobs", "jobs", "Jobs that were done after their deadline.", "lower"),
+    Quantity("jobs_ended", "Jobs ended", "jobs", "Jobs that ended in whatever way.", "neither"),
     Quantity("jobs_done", "Jobs done", "jobs", "Jobs that ended as they should.", "higher"),
     Quantity("waiting_jobs", "Waiting jobs", "jobs", "Jobs that could start if nodes were free.", "lower"),
     Quantity("running_jobs", "Running jobs", "jobs", "Jobs that hold nodes.", "neither"),
