@@ -11,7 +11,6 @@ import numpy as np
 from mpi4py import MPI
 
 from ...errors import ControlError, LabError
-from ...machine.limits import limit
 from ...ranks.node import Node
 from . import wire
 from .cluster import Cluster
@@ -22,7 +21,7 @@ from .measure_worker import SAMPLE
 from .policies import make_policy
 from .policies.base import Action, Preempt, Resize, Start
 from .scheduler import Scheduler
-from .setup import policy_of, traces_of
+from .setup import most_nodes, policy_of, traces_of
 from .spec import SchedulingSpec
 from .stream import stream
 from .vocabulary import STATES
@@ -40,11 +39,10 @@ class HeadRole:
         self._wakeup_s: float | None = None
         self._to_start: list[Job] = []
         self._begun = self._announced = self._fresh = False
-        most = limit(node.machine)[0] - spec.coordinators
         self.scheduler = Scheduler(
             Cluster(node.ids()[1:]),
             make_policy("fifo"),
-            most_nodes=max(most, spec.nodes),
+            most_nodes=most_nodes(spec, node.machine),
             traces=traces_of(spec),
             on_end=self._ended,
         )

@@ -10,11 +10,12 @@ from ...errors import ModelInputError
 from ...machine.profile import Machine
 from ...quantities import Prediction, Value
 from .cluster import Cluster
+from .jobs import Job
 from .metrics import metrics, tally
-from .setup import SHORT_S, policy_of, tariff_of, traces_of
+from .setup import SHORT_S, most_nodes, policy_of, tariff_of, traces_of
 from .simulate import Costs, Result, simulate
 from .spec import SchedulingSpec
-from .step_time import step_time
+from .step_time import StepTime, step_time
 from .stream import stream
 from .values import ENERGY, NAMES, to_values
 
@@ -46,38 +47,37 @@ def predict(spec: SchedulingSpec, machine: Machine, **over: Any) -> Prediction:
     step = step_time(spec, machine)
     if over:
         return _swept(spec, machine, over)
-    found, quick, slow = (_figures(spec, machine, factor) for factor in (1.0, 0.0, 4.0))
+    result = _run(spec, machine, step, 1.0)
+    found = _figures(spec, machine, result)
+    quick, slow = (_figures(spec, machine, _run(spec, machine, step, factor)) for factor in (0.0, 4.0))
     how = f"simulation of this stream (seed {spec.seed}) by the same scheduler"
     values = {}
     for name, value in to_values(found, method="modelled", how=how).items():
         ends = [e for e in (quick.get(name), slow.get(name), value.value) if e is not None]
         band = (min(ends), max(ends)) if name not in ENERGY else (value.low, value.high)
         values[name] = Value(name, value.value, *band, value.method, value.how)
-    result = _run(spec, machine, 1.0)
     bars = sorted(result.intervals, key=lambda b: b.start_s)[:MOST_BARS]
     columns = {n: [getattr(b, n) for b in bars] for n in ("job", "node", "start_s", "end_s")}
     return Prediction(values, (*step.notes, *_notes(result)), MODEL, machine.id, {"intervals": columns})
 
 
-def _run(spec: SchedulingSpec, machine: Machine, factor: float) -> Result:
+def _run(spec: SchedulingSpec, machine: Machine, step: StepTime, factor: float) -> Result:
     """Simulate, with the overheads times a factor."""
-    step = step_time(spec, machine)
 
-    def duration_s(job: Any, nodes: int, busy: int) -> float:
-        return float(job.work_s / spec.step_s * step.seconds(busy) * job.nodes / nodes)
+    def duration_s(job: Job, nodes: int, busy: int) -> float:
+        return job.work_s / spec.step_s * step.seconds(nodes, busy) * job.nodes / nodes
 
     costs = Costs(
         start_s=START_S * factor, checkpoint_s=CHECKPOINT_S * factor, restart_s=CHECKPOINT_S * factor,
         resize_s=(START_S + 2 * CHECKPOINT_S) * factor,
     )  # fmt: skip
-    cluster = Cluster(range(1, spec.nodes + 1))
+    cluster, most = Cluster(range(1, spec.nodes + 1)), most_nodes(spec, machine)
     return simulate(
-        stream(spec), cluster, policy_of(spec), duration_s=duration_s, costs=costs, traces=traces_of(spec)
+        stream(spec), cluster, policy_of(spec), duration_s=duration_s, costs=costs, traces=traces_of(spec), most_nodes=most
     )  # fmt: skip
 
 
-def _figures(spec: SchedulingSpec, machine: Machine, factor: float) -> dict[str, float | None]:
-    result = _run(spec, machine, factor)
+def _figures(spec: SchedulingSpec, machine: Machine, result: Result) -> dict[str, float | None]:
     return metrics(tally(result.jobs, SHORT_S), result.meters, tariff_of(spec, machine))
 
 
@@ -93,7 +93,8 @@ def _swept(spec: SchedulingSpec, machine: Machine, over: dict[str, Any]) -> Pred
     found: dict[str, list[float]] = {}
     for point in zip(*(a.ravel() for a in arrays), strict=True):
         then = spec.changed(dict(zip(over, (p.item() for p in point), strict=True)), live_only=False)
-        for name, value in _figures(then, machine, 1.0).items():
+        result = _run(then, machine, step_time(then, machine), 1.0)
+        for name, value in _figures(then, machine, result).items():
             found.setdefault(name, []).append(np.nan if value is None else value)
     shape = arrays[0].shape
     values = {

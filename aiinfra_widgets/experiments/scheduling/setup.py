@@ -6,6 +6,7 @@ from typing import Any
 
 from ...bill import power_of
 from ...machine.catalog import grid
+from ...machine.limits import limit
 from ...machine.profile import Machine
 from .hourly import HourlyTrace
 from .metrics import Tariff
@@ -43,6 +44,11 @@ def tariff_of(spec: SchedulingSpec, machine: Machine) -> Tariff:
     """Return what a node draws and costs; a node counts as one processor of this machine, busy while a job holds it."""
     power = power_of(machine)
     return Tariff(idle_w=power.idle_w, busy_w=power.busy_w, price_usd_per_node_hour=spec.price_usd_per_node_hour)
+
+
+def most_nodes(spec: SchedulingSpec, machine: Machine) -> int:
+    """Return how many nodes there may ever be: a job that needs more is refused."""
+    return max(limit(machine)[0] - spec.coordinators, spec.nodes)
 
 
 def policy_of(spec: SchedulingSpec) -> Policy:

@@ -85,8 +85,8 @@ class SchedulingSpec(Spec):
     workload: str = knob("digits-perceptron", "What every job trains.", choices=WORKLOADS, group="Work")
     batch: int = knob(32, "Samples of one node in one step.", ge=1, le=512, group="Work")
     step_s: float = knob(
-        0.02, "A step takes at least so long (injected: it stands for an accelerator's time); 0 goes as fast as the core.",
-        label="Step", unit="s", ge=0.0, le=10.0, group="Work",
+        0.02, "A step takes at least so long (injected: it stands for an accelerator's time).",
+        label="Step", unit="s", ge=0.001, le=10.0, group="Work",
     )  # fmt: skip
     save_every_s: float = knob(
         1.0, "Seconds between two checkpoints that a job writes by itself.", unit="s", ge=0.05, le=3600.0, group="Work"
@@ -110,6 +110,10 @@ class SchedulingSpec(Spec):
         le=86400.0,
         group="Run",
     )
+    checkpoint_every_s: float = knob(
+        10.0, "Seconds between two checkpoints of the whole run, for which every job rests a moment; 0 writes none.",
+        unit="s", ge=0.0, le=3600.0, group="Run",
+    )  # fmt: skip
     region: str = knob("World", "Country or region whose grid gives the carbon.", group="Bill")
     price_usd_per_node_hour: float = knob(
         0.0425, "What one node costs for an hour (assumed; default: one of two vCPUs of a general-purpose cloud machine).",
