@@ -173,7 +173,8 @@ class Engine:
                     self.queue_of[ticket[0]] = -1
             self.live[queue] -= count
             del self.idle[server]
-            work = self.how.batch_base_s + sum(self.services[ticket[0]] for ticket in batch)
+            each = [self.services[ticket[0]] for ticket in batch]
+            work = self.how.batch_base_s + (sum(each) if self.how.batch_takes == "sum" else max(each))
             heapq.heappush(self.finishing, (self.progress + work * self.how.slowdown(server), server))
             self.serving[server], self.began[server] = batch, self.now
             self._set_speed()

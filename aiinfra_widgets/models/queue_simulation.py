@@ -25,7 +25,9 @@ from .queue_result import QueueResult, RequestOutcome
 Dispatch = Literal["central", "round-robin", "random", "shortest-queue", "two-choices"]
 Batching = Literal["none", "fixed", "dynamic"]
 DISPATCH: tuple[str, ...] = ("central", "round-robin", "random", "shortest-queue", "two-choices")
+BatchTakes = Literal["sum", "longest"]
 BATCHING: tuple[str, ...] = ("none", "fixed", "dynamic")
+BATCH_TAKES: tuple[str, ...] = ("sum", "longest")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +44,7 @@ class QueueRules:
         max_batch: Most requests in one batch.
         batch_wait_s: dynamic: longest wait for a fuller batch.
         batch_base_s: What a batch takes in addition to the service times of its requests.
+        batch_takes: "sum" of the service times of its requests (one after the other), or the "longest" (all at once).
         queue_limit: A newcomer that would have to wait is rejected when so many wait already; None: no limit.
         timeout_s: A client gives up after so long; None: never.
         timeout_in_service: Clients give up also while they are served, and the server works on in vain; False: only
@@ -62,6 +65,7 @@ class QueueRules:
     max_batch: int = 1
     batch_wait_s: float = 0.0
     batch_base_s: float = 0.0
+    batch_takes: BatchTakes = "sum"
     queue_limit: int | None = None
     timeout_s: float | None = None
     timeout_in_service: bool = True
@@ -78,6 +82,8 @@ class QueueRules:
             raise ModelInputError(f"no dispatch {self.dispatch!r}; {near(self.dispatch, DISPATCH)}")
         if self.batching not in BATCHING:
             raise ModelInputError(f"no batching {self.batching!r}; {near(self.batching, BATCHING)}")
+        if self.batch_takes not in BATCH_TAKES:
+            raise ModelInputError(f"no batch_takes {self.batch_takes!r}; {near(self.batch_takes, BATCH_TAKES)}")
         need("num_servers", self.num_servers, 1, whole=True, hint="a service has at least one server")
         need("max_batch", self.max_batch, 1, whole=True)
         for name in ("batch_wait_s", "batch_base_s", "backoff_s", "retry_budget_frac"):

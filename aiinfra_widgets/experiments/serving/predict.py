@@ -23,15 +23,25 @@ from ...quantities import Prediction, Value
 from .bill import bill
 from .service_time import ServiceTime, service_time
 from .spec import ServingSpec
-from .theory import Figures, closed_form_figures, continuous_figures, has_formula, simulated_figures, transient_figures
+from .theory import (
+    PERCENTILES,
+    Figures,
+    capacity_per_s,
+    closed_form_figures,
+    continuous_figures,
+    course_figures,
+    has_formula,
+    simulated_figures,
+    trace_rate_per_s,
+    transient_figures,
+    unstable,
+)
 
 MODEL = "serving 1"
 #: Assumed: processors that the desk keeps busy, and each server beside its service: they look for messages all the time.
 DESK_CPU, SERVER_CPU = 0.15, 0.04
 #: Assumed: an answer takes so long from the end of its service to the desk: one look at a message on either side.
 WAY_BACK_S = 3e-4
-#: From this share of the capacity on a queue does not settle while anybody watches.
-NEARLY = 0.999
 SWEEP_POINTS, SIMULATED_POINTS = 40, 14
 NAMES = (
     "mean_response_s", "mean_wait_s", "mean_service_s", "p50_response_s", "p95_response_s", "p99_response_s", "utilization_frac",
@@ -54,14 +64,14 @@ def predict(spec: ServingSpec, machine: Machine, **over: Any) -> Prediction:
     formula was used and where it is known to be wrong.
     """
     time = service_time(spec, machine)
-    middle = _figures(spec, machine, time.mean_s, time, over)
-    low, high = (_figures(spec, machine, t, time, over) for t in (time.low_s, time.high_s))
+    figures = {s: _figures(spec, machine, s, time, over) for s in {time.mean_s, time.low_s, time.high_s}}
+    middle, low, high = (figures[s] for s in (time.mean_s, time.low_s, time.high_s))
     values = {}
     for name in NAMES:
-        if name not in middle.values:
+        at = middle.values.get(name, np.nan)
+        if np.all(np.isnan(at)):  # no model tells it, or nobody would be answered
             continue
-        at, *ends = (f.values.get(name, middle.values[name]) for f in (middle, low, high))
-        edges = np.sort(np.broadcast_arrays(at, *ends), axis=0)
+        edges = np.sort(np.broadcast_arrays(at, *(f.values.get(name, at) for f in (low, high))), axis=0)
         values[name] = Value(name, _plain(at), _plain(edges[0]), _plain(edges[-1]), "modelled", middle.how)
     values["dispatch_time_s"] = Value(
         "dispatch_time_s", WAY_BACK_S, method="assumed", how="one look at a message on either side"
@@ -72,24 +82,40 @@ def predict(spec: ServingSpec, machine: Machine, **over: Any) -> Prediction:
 
 
 def _figures(spec: ServingSpec, machine: Machine, mean_s: Any, time: ServiceTime, over: dict[str, Any]) -> Figures:
-    """Return the figures for one mean service time, by formula, simulation, or as a course where the load is too high."""
+    """Return the figures for one mean service time, with the way back of an answer."""
     cores = machine.cores if spec.service != "synthetic" else None
+    slo_s = max(spec.slo_s - WAY_BACK_S, 0.0)
+    found = _steady(spec, mean_s, time, cores, over, slo_s) if over else _here(spec, mean_s, time, cores, slo_s)
+    responses = ("mean_response_s", *(name for name, _ in PERCENTILES))
+    later = {name: found.values[name] + WAY_BACK_S for name in responses if name in found.values}
+    return Figures({**found.values, **later}, found.how, found.notes)
+
+
+def _steady(
+    spec: ServingSpec, mean_s: float, time: ServiceTime, cores: int | None, over: dict[str, Any], slo_s: float
+) -> Figures:
+    """Return figures long after the start, by formula or simulation; without end where the load is too much."""
     if spec.batching == "continuous":
-        found = continuous_figures(spec, time, cores, over)
-    elif has_formula(spec, cores):
-        found = closed_form_figures(spec, mean_s, time.scv, cores, over)
-    else:
-        found = simulated_figures(spec, time, mean_s, cores, over)
-    rate = over.get("arrival_rate_per_s", spec.arrival_rate_per_s)
-    endless = not (spec.queue_limit or spec.timeout_s)
-    if not over and endless and rate * mean_s >= NEARLY * _capacity(spec, cores) and spec.batching == "none":
-        found = transient_figures(spec, mean_s, time.scv, cores)
-    response = found.values["mean_response_s"] + WAY_BACK_S
-    return Figures({**found.values, "mean_response_s": response}, found.how, found.notes)
+        return continuous_figures(spec, time, cores, over)
+    if has_formula(spec, cores, over.get("nodes")):
+        return closed_form_figures(spec, mean_s, time.scv, over, slo_s)
+    return simulated_figures(spec, time, mean_s, cores, over, slo_s)
 
 
-def _capacity(spec: ServingSpec, cores: int | None) -> int:
-    return min(spec.nodes, cores) if cores else spec.nodes
+def _here(spec: ServingSpec, mean_s: float, time: ServiceTime, cores: int | None, slo_s: float) -> Figures:
+    """Return the figures of this one Spec: their course over the run where they do not settle."""
+    trace = spec.arrivals == "trace"
+    rate = trace_rate_per_s(spec) if trace else spec.arrival_rate_per_s
+    capacity = float(capacity_per_s(spec, time, mean_s, spec.nodes, cores))
+    growing = bool(unstable(spec, rate, capacity))
+    if not growing and not trace:
+        return _steady(spec, mean_s, time, cores, {}, slo_s)
+    if has_formula(spec, cores):
+        servers = min(spec.nodes, cores or spec.nodes)
+        return transient_figures(spec, rate, capacity, servers, mean_s, time.scv)
+    if spec.batching == "continuous":
+        return transient_figures(spec, rate, capacity, spec.nodes, float(time.batch_s[-1]), time.scv)
+    return course_figures(spec, time, mean_s, cores, rate, capacity, slo_s)
 
 
 def _bill(spec: ServingSpec, machine: Machine, values: dict[str, Value]) -> dict[str, Value]:
@@ -127,9 +153,7 @@ def sweep(spec: ServingSpec, machine: Machine) -> Sequence[float]:
     time = service_time(spec, machine)
     cores = machine.cores if spec.service != "synthetic" else None
     points = SWEEP_POINTS if has_formula(spec, cores) else SIMULATED_POINTS
-    most = _capacity(spec, cores) / time.mean_s
-    if spec.batching != "none":
-        most = _capacity(spec, cores) * spec.max_batch / (time.base_s + spec.max_batch * time.per_item_s)
+    most = float(capacity_per_s(spec, time, time.mean_s, spec.nodes, cores))
     bent = 1 - (1 - np.linspace(0.03, 1.0, points)) ** 1.5
     return [float(share * most * 0.995) for share in bent]
 

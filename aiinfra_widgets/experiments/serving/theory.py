@@ -1,15 +1,19 @@
-"""The figures of a service by formula, by simulation, and as a course over time where the load is too high to settle."""
+"""The figures of a service by formula, by simulation, and as a course over time where the load is too high to settle.
+
+None of them knows the way back of an answer: `predict` adds it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from ...errors import ModelInputError
 from ...models import (
+    Arrivals,
     QueueResult,
     RequestOutcome,
     allen_cunneen_wait_s,
@@ -31,8 +35,12 @@ from .service_time import ServiceTime
 from .spec import ServingSpec
 
 SWEPT = ("arrival_rate_per_s", "nodes")
-#: Requests of a simulation, and of each point of a sweep; the first tenth is warm-up.
-SIMULATED, SIMULATED_EACH = 30_000, 8_000
+#: Requests of a simulation, and of each point of a sweep; the first tenth is warm-up. Bursts need more to even out.
+SIMULATED, SIMULATED_EACH, BURSTY = 30_000, 8_000, 4
+#: Requests of a course at most: of a very high load only the first seconds are simulated.
+COURSE = 100_000
+#: From this share of the capacity on a queue does not settle while anybody watches.
+NEARLY = 0.999
 #: Not the run's own draws: theory speaks of the process, not of one day's luck.
 SEED = 20_260
 PERCENTILES = (("p50_response_s", 0.5), ("p95_response_s", 0.95), ("p99_response_s", 0.99))
@@ -47,31 +55,60 @@ class Figures:
     notes: tuple[str, ...] = ()
 
 
-def has_formula(spec: ServingSpec, cores: int | None) -> bool:
-    """Whether a formula covers this: one queue, no batches, nobody turned away or giving up, equal servers with a core each."""
-    plain = spec.dispatch == "central" or spec.nodes == 1
+def has_formula(spec: ServingSpec, cores: int | None, servers: Any = None) -> bool:
+    """Whether a formula covers this: one queue, no batches, nobody turned away or giving up, equal servers with a core each.
+
+    Args:
+        spec: What is asked.
+        cores: For computing servers; None where they need none.
+        servers: How many, where they are swept; None is as asked.
+    """
+    most = int(np.max(spec.nodes if servers is None else servers))
+    plain = spec.dispatch == "central" or most == 1
     endless = not spec.queue_limit and not spec.timeout_s
     alike = spec.slow_node < 0 or spec.slow_factor == 1
     return (
         plain and endless and alike and spec.batching == "none" and spec.arrivals in {"poisson", "http"}
-        and (cores is None or spec.nodes <= cores)
+        and (cores is None or most <= cores)
     )  # fmt: skip
 
 
-def closed_form_figures(
-    spec: ServingSpec, mean_s: float, scv: float, cores: int | None, over: dict[str, Any]
-) -> Figures:
+def capacity_per_s(spec: ServingSpec, time: ServiceTime, mean_s: float, servers: Any, cores: int | None) -> Any:
+    """Return how many answers a second so many servers can give; more than this cannot be served for long.
+
+    With a queue for each server that is chosen blindly, the slowest one decides.
+    """
+    each: Any = 1 / mean_s
+    if spec.batching == "continuous":
+        each = spec.max_batch / float(time.batch_s[-1])
+    elif spec.batching != "none":
+        line_s = time.base_s + spec.max_batch * time.per_item_s
+        batch_s = float(time.batch_s[-1]) if spec.service == "synthetic" else line_s
+        each = spec.max_batch / batch_s * time.mean_s / mean_s
+    whole: Any = servers
+    if 0 <= spec.slow_node < np.min(servers):
+        whole = servers - 1 + 1 / spec.slow_factor
+        whole = servers / spec.slow_factor if spec.dispatch == "round-robin" else whole
+    return each * (np.minimum(whole, cores) if cores else whole)
+
+
+def unstable(spec: ServingSpec, rate: Any, capacity: Any) -> Any:
+    """Whether a queue grows without end: too much is asked, and nobody is turned away or gives up."""
+    return (np.asarray(rate) >= NEARLY * np.asarray(capacity)) & (not spec.queue_limit and not spec.timeout_s)
+
+
+def closed_form_figures(spec: ServingSpec, mean_s: float, scv: float, over: dict[str, Any], slo_s: float) -> Figures:
     """Return what M/G/c theory says. See `predict.predict` for the arguments; `mean_s` and `scv` are of the service."""
-    rate, servers = _point(spec, over)
+    rate, servers = point(spec, over)
     mu = 1 / mean_s
     wait, how = _mean_wait(rate, mu, servers, scv)
     if scv == 1:
         percentile: Callable[..., Any] = mmc_response_percentile_s
-        late = mmc_response_tail_frac(rate, mu, servers, spec.slo_s)
+        late = mmc_response_tail_frac(rate, mu, servers, slo_s)
         extra: tuple[Any, ...] = ()
     else:
         percentile, extra = ggc_response_percentile_s, (1.0, scv)
-        late = ggc_response_tail_frac(rate, mu, servers, spec.slo_s, 1.0, scv)
+        late = ggc_response_tail_frac(rate, mu, servers, slo_s, 1.0, scv)
     done = np.minimum(rate, servers * mu)
     stable = rate * mean_s < servers
     values = {
@@ -97,25 +134,39 @@ def _mean_wait(rate: Any, mu: float, servers: Any, scv: float) -> tuple[Any, str
     return allen_cunneen_wait_s(rate, mu, servers, 1.0, scv), "G/G/c (Allen-Cunneen)"
 
 
-def transient_figures(spec: ServingSpec, mean_s: float, scv: float, cores: int | None) -> Figures:
-    """Return the means over the run of a load that the servers cannot follow: the queue grows as long as it lasts."""
-    servers = min(spec.nodes, cores) if cores else spec.nodes
-    rate, mu = spec.arrival_rate_per_s, 1 / mean_s
-    at_s = (np.arange(50) + 0.5) / 50 * spec.duration_s
-    queue = transient_queue_length(rate, mu, servers, at_s, 1.0, scv)
-    wait = queue / (servers * mu)  # of who arrives then
-    mean_wait = float(np.mean(wait))
+def transient_figures(
+    spec: ServingSpec, rate: float, capacity: float, servers: int, service_s: float, scv: float
+) -> Figures:
+    """Return the means over the run of a load that the servers cannot follow: the queue grows as long as it lasts.
+
+    Args:
+        spec: How long it lasts.
+        rate, capacity: Arrivals, and answers at most, per second.
+        servers: At work at the same time.
+        service_s, scv: Mean and variability of the time that a request is served.
+
+    Valid when: from an empty queue. Off by: as `models.transient_queue_length`.
+    """
+    at_s = (np.arange(200) + 0.5) / 200 * spec.duration_s
+    queue = transient_queue_length(rate, capacity / servers, servers, at_s, 1.0, scv)
+    wait = queue / capacity  # of who arrives then
+    answered = at_s + wait + service_s <= spec.duration_s  # only they have a response time to be measured
+    mean_wait = float(np.mean(wait[answered])) if answered.any() else float(wait[0])
     values = {
-        "mean_response_s": mean_wait + mean_s, "mean_wait_s": mean_wait, "mean_service_s": mean_s, "utilization_frac": 1.0,
-        "queue_length": float(np.mean(queue)), "completed_per_s": servers * mu,
+        "mean_response_s": mean_wait + service_s, "mean_wait_s": mean_wait, "mean_service_s": service_s, "utilization_frac": 1.0,
+        "queue_length": float(np.mean(queue)), "completed_per_s": min(capacity, rate), "failed_frac": 0.0,
     }  # fmt: skip
-    load = rate * mean_s / servers
-    grows = rate - servers * mu
-    notes = (
-        f"Unstable: the load is {load:.0%} of what the servers can do. There is no steady state: the queue grows by about "
-        f"{max(grows, 0):.3g} requests each second. Shown are the means over {spec.duration_s:g} s from an empty queue.",
+    how = f"a queue that grows for {spec.duration_s:g} s (reflected Brownian motion)"
+    return Figures(values, how, (too_much(rate, capacity, spec.duration_s),))
+
+
+def too_much(rate: float, capacity: float, until_s: float) -> str:
+    """Say that there is no steady state, and what is shown in its place."""
+    return (
+        f"Unstable: the load is {rate / capacity:.0%} of what the servers can do. There is no steady state: the queue grows by about "
+        f"{max(rate - capacity, 0):.3g} requests each second. Shown are the means over who is answered within {until_s:.3g} s, "
+        "from an empty queue."
     )
-    return Figures(values, f"a queue that grows for {spec.duration_s:g} s (reflected Brownian motion)", notes)
 
 
 def continuous_figures(spec: ServingSpec, time: ServiceTime, cores: int | None, over: dict[str, Any]) -> Figures:
@@ -124,9 +175,9 @@ def continuous_figures(spec: ServingSpec, time: ServiceTime, cores: int | None, 
     Valid when: Poisson arrivals, sizes near exponential, servers loaded alike. Off by: prompts that hold up the others' tokens.
     Source: a birth-death process with rates that depend on the state (Kleinrock 1975, chapter 3).
     """
-    rate, servers = (np.atleast_1d(v) for v in np.broadcast_arrays(*_point(spec, over)))
+    rate, servers = (np.atleast_1d(v) for v in np.broadcast_arrays(*point(spec, over)))
     found = [_chain(spec, time, cores, float(r), int(n)) for r, n in zip(rate.ravel(), servers.ravel(), strict=True)]
-    shape = np.broadcast_shapes(*(np.shape(v) for v in _point(spec, over)))
+    shape = np.broadcast_shapes(*(np.shape(v) for v in point(spec, over)))
     values = {name: np.array([f[name] for f in found]).reshape(shape)[()] for name in found[0]}
     return Figures(values, "birth-death chain over the requests in the system")
 
@@ -160,61 +211,124 @@ def _chain(spec: ServingSpec, time: ServiceTime, cores: int | None, rate: float,
 
 
 def simulated_figures(
-    spec: ServingSpec, time: ServiceTime, mean_s: float, cores: int | None, over: dict[str, Any]
+    spec: ServingSpec, time: ServiceTime, mean_s: float, cores: int | None, over: dict[str, Any], slo_s: float
 ) -> Figures:
-    """Return what a simulation of many requests says, one for each point of a sweep."""
-    rate, servers = (np.atleast_1d(v) for v in np.broadcast_arrays(*_point(spec, over)))
-    count = SIMULATED_EACH if over else SIMULATED
-    found = [
-        _one(spec, time, mean_s, cores, float(r), int(n), count)
-        for r, n in zip(rate.ravel(), servers.ravel(), strict=True)
-    ]
-    shape = np.broadcast_shapes(*(np.shape(v) for v in _point(spec, over)))
+    """Return what a simulation of many requests says, one for each point of a sweep; no end of waiting where it is too much."""
+    rate, servers = (np.atleast_1d(v) for v in np.broadcast_arrays(*point(spec, over)))
+    count = (SIMULATED_EACH if over else SIMULATED) * (BURSTY if spec.arrivals == "bursty" else 1)
+    found = []
+    for r, n in zip(rate.ravel().tolist(), servers.ravel().tolist(), strict=True):
+        most = capacity_per_s(spec, time, mean_s, n, cores)
+        if unstable(spec, r, most):
+            found.append(_endless(time, most))
+            continue
+        arrivals = _arrivals(spec, r, count)
+        result = _simulate(spec, time, mean_s, cores, int(n), arrivals).after(float(arrivals[len(arrivals) // 10]))
+        found.append(_read(result, slo_s))
+    shape = np.broadcast_shapes(*(np.shape(v) for v in point(spec, over)))
     values = {name: np.array([f[name] for f in found]).reshape(shape)[()] for name in found[0]}
     how = f"simulation of {count} requests (seed {SEED})"
     note = "There is no formula for this dispatch, batching, arrival or limit: it was simulated."
     return Figures(values, how, (note,))
 
 
-def _one(
-    spec: ServingSpec, time: ServiceTime, mean_s: float, cores: int | None, rate: float, servers: int, count: int
-) -> dict[str, float]:
-    arrivals = _arrivals(spec, rate, count)
+def course_figures(
+    spec: ServingSpec,
+    time: ServiceTime,
+    mean_s: float,
+    cores: int | None,
+    rate: float,
+    capacity: float,
+    slo_s: float,
+) -> Figures:
+    """Return what happens from an empty queue until the run is over: of a trace, or of a load that the servers cannot follow."""
+    until_s = min(spec.duration_s, COURSE / rate)
+    if spec.arrivals == "trace":
+        arrivals = np.asarray(read_trace(spec.trace_file))
+        arrivals = arrivals[arrivals <= until_s]
+    else:
+        kind, options = arrival_options(spec)
+        arrivals = Arrivals(kind, rate, seed=SEED, **options).next_until(until_s)
+    if not len(arrivals):
+        raise ModelInputError(f"nothing arrives within {until_s:g} s; let the run last longer")
+    result = _simulate(spec, time, mean_s, cores, spec.nodes, arrivals)
+    how = f"simulation of the {len(arrivals)} requests of {until_s:.3g} s, from an empty queue"
+    notes = (too_much(rate, capacity, until_s),) if unstable(spec, rate, capacity) else ()
+    return Figures({**_read(_until(result, until_s), slo_s), "queue_length": result.queue_length}, how, notes)
+
+
+def _until(result: QueueResult, end_s: float) -> QueueResult:
+    """Return the same as it is known at a time: who is not answered by then has no response."""
+    open_ = result.end_s > end_s
+    outcome = np.where(open_, int(RequestOutcome.UNFINISHED), result.outcome)
+    return replace(result, outcome=outcome, end_s=np.where(open_, np.nan, result.end_s))
+
+
+def _simulate(
+    spec: ServingSpec, time: ServiceTime, mean_s: float, cores: int | None, servers: int, arrivals: Any
+) -> QueueResult:
+    batched, together = spec.batching in {"fixed", "dynamic"}, spec.service == "synthetic"
     scale = mean_s / time.mean_s
-    batched = spec.batching in {"fixed", "dynamic"}
-    each_s = time.per_item_s * scale if batched else mean_s
+    each_s = time.per_item_s * scale if batched and not together else mean_s
     service = service_times(len(arrivals), service_kind(time.scv), max(each_s, 1e-9), scv=time.scv, seed=SEED + 1)
+    service *= max(each_s, 1e-9) / service.mean()
     slow = spec.slow_factor if 0 <= spec.slow_node < servers else 1.0
-    result = simulate_queue(
+    return simulate_queue(
         arrivals, service, num_servers=servers, dispatch=spec.dispatch,
         batching=spec.batching if batched else "none", max_batch=spec.max_batch if batched else 1,
         batch_wait_s=spec.batch_wait_s if spec.batching == "dynamic" else 0.0,
-        batch_base_s=time.base_s * scale if batched else 0.0, queue_limit=spec.queue_limit or None,
-        timeout_s=spec.timeout_s or None, retry_budget_frac=spec.retry_budget_frac, slow_server=max(spec.slow_node, 0),
+        batch_base_s=time.base_s * scale if batched and not together else 0.0, batch_takes="longest" if together else "sum",
+        queue_limit=spec.queue_limit or None,
+        timeout_s=spec.timeout_s or None, retry_budget_frac=spec.retry_budget_frac, slow_server=min(max(spec.slow_node, 0), servers - 1),
         slow_factor=slow, num_cores=cores if cores and cores < servers else None, seed=SEED,
     )  # fmt: skip
-    return _read(spec, result.after(float(arrivals[len(arrivals) // 10])))
 
 
-def _read(spec: ServingSpec, result: QueueResult) -> dict[str, float]:
+def _read(result: QueueResult, slo_s: float) -> dict[str, float]:
     failed = result.share(RequestOutcome.REJECTED) + result.share(RequestOutcome.TIMED_OUT)
     response, wait = result.mean_response_s, result.mean_wait_s
+    begin_s, end_s = result.window_s
+    offered = float(result.counted.sum()) / (end_s - begin_s) if end_s > begin_s else np.nan
     return {
         "mean_response_s": response, "mean_wait_s": wait, "mean_service_s": response - wait,
         "utilization_frac": result.utilization, "queue_length": result.queue_length, "completed_per_s": result.throughput_per_s,
-        "slo_goodput_per_s": result.throughput_per_s * result.within_frac(spec.slo_s), "failed_frac": failed,
+        "slo_goodput_per_s": offered * result.within_frac(slo_s), "failed_frac": failed,
         **{name: float(result.response_percentile_s(q)) for name, q in PERCENTILES},
     }  # fmt: skip
 
 
+def _endless(time: ServiceTime, capacity: float) -> dict[str, float]:
+    """The figures of a load that is too much, were it to last for ever."""
+    without_end = ("mean_response_s", "mean_wait_s", "queue_length", *(name for name, _ in PERCENTILES))
+    return dict.fromkeys(without_end, np.inf) | {
+        "mean_service_s": time.mean_s, "utilization_frac": 1.0, "completed_per_s": capacity, "slo_goodput_per_s": 0.0, "failed_frac": 0.0,
+    }  # fmt: skip
+
+
 def _arrivals(spec: ServingSpec, rate: float, count: int) -> Any:
-    if spec.arrivals == "trace":
-        return np.asarray(read_trace(spec.trace_file))
+    if spec.arrivals == "trace":  # stretched to the rate of a sweep
+        return Arrivals("trace", rate, times_s=read_trace(spec.trace_file)).take(count)
     kind, options = arrival_options(spec)
-    return arrival_times(count, kind, rate, seed=SEED, **options)
+    drawn = arrival_times(count, kind, rate, seed=SEED, **options)
+    return drawn * (count / rate / drawn[-1])  # a high load is too sensitive to leave its mean to chance
 
 
-def _point(spec: ServingSpec, over: dict[str, Any]) -> tuple[Any, Any]:
+def trace_rate_per_s(spec: ServingSpec) -> float:
+    """Return the mean rate of a trace, as far as the run gets.
+
+    Raises:
+        ModelInputError: The run is over before the first request.
+    """
+    times = np.asarray(read_trace(spec.trace_file))
+    came = int((times <= spec.duration_s).sum())
+    if not came:
+        raise ModelInputError(
+            f"nothing arrives within {spec.duration_s:g} s: the trace begins at {times[0]:g} s; let the run last longer"
+        )
+    return came / min(spec.duration_s, float(times[-1]))
+
+
+def point(spec: ServingSpec, over: dict[str, Any]) -> tuple[Any, Any]:
     """Return offered load and number of servers, arrays where they are swept."""
     if unknown := [n for n in over if n not in SWEPT]:
         raise ModelInputError(
