@@ -48,7 +48,8 @@ class AnswerTimes(Calibrated):
     """Seconds of answering with a net: operations forward only by their measured times, and what tiny nets cost beyond theirs.
 
     Valid when: one rank on one core that nobody else uses; layers of the kinds and sizes that were probed.
-    Off by: some 10 % either way between probed sizes; low after a pause (see `pause_s`), and when neighbours use the caches.
+    Off by: 5 to 15 % too short, since operations in a row find their code and data nearer than in a net; more after a pause
+        (see `pause_s`), and where neighbours use the caches.
     """
 
     @cached_property

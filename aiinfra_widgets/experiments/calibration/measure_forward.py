@@ -9,8 +9,9 @@ code that is no longer in the cache - is told by tiny nets as a whole, whose par
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from itertools import product
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import cycle, product
 from typing import Any
 
 import numpy as np
@@ -45,8 +46,8 @@ def forward_probes() -> Iterator[Probe]:
     yield from (*_linear(), *_conv(), *_by_elements(), *_attention(), *_tiny_nets())
 
 
-def _answering(operation: Callable[[], Any], per: int = 1, rest_s: float = 0.0) -> Once:
-    """Time an operation where no gradient will be asked for; `per` of them in a row count as one."""
+def _answering(operation: Callable[[], Any], rest_s: float = 0.0) -> Once:
+    """Time an operation where no gradient will be asked for."""
 
     def once() -> tuple[float, ...]:
         if rest_s:
@@ -54,7 +55,23 @@ def _answering(operation: Callable[[], Any], per: int = 1, rest_s: float = 0.0) 
         with torch.inference_mode():
             begun = time.perf_counter()
             operation()
-            return ((time.perf_counter() - begun) / per,)
+            return (time.perf_counter() - begun,)
+
+    return once
+
+
+def _in_turn(operations: Sequence[Callable[[], Any]], between: Callable[[], Any] = lambda: None) -> Once:
+    """Time the mean of operations of one kind, one after another, with what happens between them left out."""
+
+    def once() -> tuple[float, ...]:
+        spent_s = 0.0
+        with torch.inference_mode():
+            for operation in operations:
+                between()
+                begun = time.perf_counter()
+                operation()
+                spent_s += time.perf_counter() - begun
+        return (spent_s / len(operations),)
 
     return once
 
@@ -65,15 +82,10 @@ def _linear() -> Iterator[Probe]:
         def setup(_: MPI.Intracomm, width: int = width, batch: int = batch) -> Once:
             layers = torch.full((min(WEIGHT_BYTES // (4 * width**2), MOST_LAYERS), width, width), 0.5)
             x, bias = torch.rand(batch, width), torch.zeros(width)
-
-            def all_layers() -> None:
-                for weights in layers:
-                    functional.linear(x, weights, bias)
-
-            return _answering(all_layers, len(layers))
+            return _in_turn([partial(functional.linear, x, weights, bias) for weights in layers])
 
         at = {"width": width, "batch": batch}
-        yield Probe("linear_forward", at, setup, how="square layers with weights of their own, one after another")
+        yield Probe("linear_forward", at, setup, how="square layers with weights of their own")
 
 
 def _conv() -> Iterator[Probe]:
@@ -131,19 +143,10 @@ def _attend(sequence_heads: int, tokens: int, longest: int) -> Setup:
         rows, places = torch.arange(batch)[:, None], torch.arange(longest - tokens, longest).expand(batch, -1)
         seen = (torch.arange(longest) <= places[..., None])[:, None]
 
-        layers, x = torch.full((BLOCKS, 512, 512), 0.5), torch.rand(batch, 512)
-
-        def once() -> tuple[float, ...]:
-            spent_s = 0.0
-            with torch.inference_mode():
-                for cache, weights in zip(caches, layers, strict=True):
-                    functional.linear(x, weights)  # between two attentions a net reads weights, which take the cache
-                    begun = time.perf_counter()
-                    attend(qkv, cache, rows, places, seen)
-                    spent_s += time.perf_counter() - begun
-            return (spent_s / BLOCKS,)
-
-        return once
+        weights, x = cycle(torch.full((BLOCKS, 512, 512), 0.5)), torch.rand(batch, 512)
+        blocks = [partial(attend, qkv, cache, rows, places, seen) for cache in caches]
+        # Between two attentions a net reads weights, which take the core's own cache.
+        return _in_turn(blocks, lambda: functional.linear(x, next(weights)))
 
     return setup
 

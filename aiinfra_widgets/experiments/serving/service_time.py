@@ -61,8 +61,9 @@ def service_time(spec: ServingSpec, machine: Machine) -> ServiceTime:
         ModelInputError: The machine is not calibrated, or was before answering was probed.
 
     Valid when: a core for each server, otherwise quiet; sizes of the language model are drawn as `Load` draws them.
-    Off by: synthetic exact (the largest of a batch within 1 %). The nets within 15 % of quiet back-to-back measurements of
-        batches of 1, 4 and 8; low for a server that rests between two requests (`pause_s`).
+    Off by: synthetic exact (the largest of a batch within 1 %). The CNN is predicted some 5 % too short, the language model
+        up to 15 % too short in batches of 4 and 8, and up to a quarter where a neighbour keeps the shared cache busy.
+        Too short for a server that rests between two requests: see `pause_s`.
     """
     if spec.service == "synthetic":
         sizes = _sizes(spec)
