@@ -173,6 +173,7 @@ def test_no_interval_is_below_zero_or_beside_its_value():
     rare[7] = 1.0
     found = mean_value("mean_wait_s", rare)
     assert 0 <= found.low <= found.value <= found.high
+    assert found.interval
     for n in (1, 2, 3, 45):
         value = percentile_value("p99_response_s", np.arange(1.0, n + 1), 99)
         assert value.low <= value.value <= value.high

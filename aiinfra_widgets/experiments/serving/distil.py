@@ -71,7 +71,7 @@ def mean_value(name: str, values: np.ndarray[Any, Any], more: str = "") -> Value
         return _measured(name, mean, n, f"mean of {n}{more}")
     half = STUDENT_95 * float(_means(values).std(ddof=1)) / BATCHES**0.5
     how = f"mean of {n}, 95 % interval by batch means{more}"
-    return Value(name, mean, max(mean - half, 0.0), mean + half, "measured", how, n)
+    return Value(name, mean, max(mean - half, 0.0), mean + half, "measured", how, n, interval=True)
 
 
 def percentile_value(name: str, values: np.ndarray[Any, Any], share: float, more: str = "") -> Value:
@@ -81,7 +81,8 @@ def percentile_value(name: str, values: np.ndarray[Any, Any], share: float, more
     ordered = np.sort(values)
     low, high = (ordered[int(np.clip(n * p + side * half, 0, n - 1))] for side in (-1, 1))
     value = float(np.percentile(values, share))
-    return Value(name, value, min(float(low), value), max(float(high), value), "measured", f"of {n} answers{more}", n)
+    ends = min(float(low), value), max(float(high), value)
+    return Value(name, value, *ends, "measured", f"of {n} answers{more}", n, interval=True)
 
 
 def _means(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
