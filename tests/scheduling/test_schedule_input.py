@@ -156,6 +156,10 @@ def test_slots_are_given_back_exactly_once():
     with pytest.raises(ControlError, match="job 1 holds nothing on node 0"):
         cluster.release(1, (0,))
     assert cluster.free == {0: 4, 1: 4}
+    small = Cluster(1, slots=4, memory_bytes=10.0)
+    small.allocate(1, (0,), 1, 6.0)
+    with pytest.raises(ControlError, match="job 2 cannot have 5 bytes on node 0: 4 free"):
+        small.allocate(2, (0,), 1, 5.0)
 
 
 @pytest.mark.parametrize(

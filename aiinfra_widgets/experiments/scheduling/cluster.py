@@ -54,6 +54,7 @@ class Cluster:
         self._memory_of: dict[tuple[int, int], float] = {}
         self._count = [0] * (slots + 1)  # nodes that take jobs, by free slots
         self._heaps: list[list[int]] = [[] for _ in range(slots + 1)]  # their ids; entries may be out of date
+        self._pushed = 0  # since they were tidied
         self.add(range(nodes) if isinstance(nodes, int) else nodes)
 
     @property
@@ -138,20 +139,24 @@ class Cluster:
         Raises:
             ControlError: A node that is not there, takes no jobs, is too full, or holds this job already.
         """
-        free, held = self.free, self.held
+        free, held, counts, heaps = self.free, self.held, self._count, self._heaps
         for node in nodes:
-            before = free.get(node, -1)
-            if before < slots or node in self.draining or job in held[node]:
+            if free.get(node, -1) < slots or node in self.draining or job in held[node]:
                 raise ControlError(f"job {job} cannot have {slots} slots on node {node}: {self._state_of(node)}")
+            if memory_bytes > self.free_memory[node]:
+                raise ControlError(
+                    f"job {job} cannot have {memory_bytes:g} bytes on node {node}: {self.free_memory[node]:g} free"
+                )
         for node in nodes:
             before = free[node]
-            after = before - slots
-            free[node] = after
+            free[node] = after = before - slots
             held[node][job] = slots
-            self._count[before] -= 1
-            self._count[after] += 1
+            counts[before] -= 1
+            counts[after] += 1
             self.num_partly_free += after - (before if before < self.slots else 0)
-            self._push(after, node)
+            if after:
+                heapq.heappush(heaps[after], node)
+        self._tidy(len(nodes))
         self.num_busy += slots * len(nodes)
         if memory_bytes:
             for node in nodes:
@@ -164,14 +169,13 @@ class Cluster:
         Raises:
             ControlError: The job holds nothing there: every slot is given back exactly once.
         """
-        free, held = self.free, self.held
+        free, held, counts, heaps = self.free, self.held, self._count, self._heaps
         for node in nodes:
             slots = held[node].pop(job, 0) if node in held else 0
             if not slots:
                 raise ControlError(f"job {job} holds nothing on node {node}, so it cannot give it back")
             before = free[node]
-            after = before + slots
-            free[node] = after
+            free[node] = after = before + slots
             self.num_busy -= slots
             self.num_partly_free += (after if after < self.slots else 0) - before
             if self._memory_of:
@@ -179,9 +183,10 @@ class Cluster:
             if node in self.draining:
                 self._leave_if_empty(node)
             else:
-                self._count[before] -= 1
-                self._count[after] += 1
-                self._push(after, node)
+                counts[before] -= 1
+                counts[after] += 1
+                heapq.heappush(heaps[after], node)
+        self._tidy(len(nodes))
 
     def _need(self, node: int) -> None:
         if node not in self.free:
@@ -201,13 +206,15 @@ class Cluster:
             self.draining.discard(node)
             del self.free[node], self.held[node], self.free_memory[node]
 
-    def _push(self, free: int, node: int) -> None:
-        """Note that `node` has that many free slots. Old entries stay until they are met, or are too many."""
-        if free:
-            heap = self._heaps[free]
-            heapq.heappush(heap, node)
-            if len(heap) > 2 * len(self.free) + 64:
-                heap[:] = sorted({n for n in heap if self.free.get(n) == free and n not in self.draining})
+    def _tidy(self, pushed: int) -> None:
+        """Old entries stay in the heaps until they are met: now and then, throw them out where they are too many."""
+        self._pushed += pushed
+        if self._pushed < len(self.free) + 64:
+            return
+        self._pushed, most = 0, 2 * len(self.free) + 64
+        for slots, heap in enumerate(self._heaps):
+            if len(heap) > most:
+                heap[:] = sorted({n for n in heap if self.free.get(n) == slots and n not in self.draining})
 
     def _first(self, free: int) -> int:
         """Return the lowest node with that many free slots; there is one."""
