@@ -41,7 +41,10 @@ HEAVY: dict[str, tuple[str, ...]] = {
     "pynvml": ("machine/nvml.py", "machine/power.py", "machine/devices.py"),
 }
 #: Inside an allowed folder, files that the kernel loads as well.
-LIGHT_FILES = ("workloads/__init__.py", "workloads/catalog.py", "ranks/__init__.py")
+LIGHT_FILES = (
+    *("workloads/__init__.py", "workloads/catalog.py", "workloads/calibrated.py", "workloads/step_times.py"),
+    *("workloads/gpt_facts.py", "ranks/__init__.py"),
+)
 LAZY = ("pynvml",)
 #: `models` are pure: nothing that reads, writes, waits, draws by chance or looks at the machine. A simulation from a seed
 #: is as deterministic as a formula (numpy's generators, heapq as its clock), so it stays pure.
