@@ -127,11 +127,12 @@ class Desk:
 
     def postpone(self, by_s: float) -> None:
         """Stand still for so long, because the run was held: nobody waited meanwhile, and nobody's patience ran out."""
-        for ticket in self._tickets():
+        tickets = self._tickets()
+        for ticket in tickets:
             ticket.queued_s += by_s
-            ticket.request.arrived_s += by_s
-        for _, _, request in self._returns:
+        for request in [t.request for t in tickets] + [r for _, _, r in self._returns]:
             request.arrived_s += by_s
+            request.sent_s += by_s
         self._alarms = [(at_s + by_s, number, ticket) for at_s, number, ticket in self._alarms]
         self._returns = [(at_s + by_s, number, request) for at_s, number, request in self._returns]
 
