@@ -74,7 +74,7 @@ class HeadRole:
         """Return the work that so many steps are, by default those that its checkpoint has left."""
         if steps is None:
             steps = steps_on_disk(self.node.folder, job.id)
-        return job.work_s if steps is None else min(steps * self.spec.step_s, job.work_s)
+        return job.work_s if steps is None else min(max(steps * self.spec.step_s, 0.0), job.work_s)
 
     def _now_s(self) -> float:
         return time.monotonic() - self._origin_s - self.node.paused_s

@@ -25,7 +25,7 @@ class WorkerRole:
         self.node, self.clock, self.spec, self.trainer = node, clock, spec, trainer
         self.task: Task | None = None
         self._word = Word.GO_ON
-        self._held = False
+        self._held = self._rested = False
         self._busy_s, self._since_s = 0.0, time.monotonic()
 
     def join(self, spec: SchedulingSpec) -> None:
@@ -53,7 +53,10 @@ class WorkerRole:
 
     def _window(self) -> dict[str, float] | None:
         comm, status = self.node.comm, MPI.Status()
-        self._held = False
+        if (
+            self._rested
+        ):  # a leader may be a window ahead: who is told to rest does so until the boundary that it was for
+            self._held = self._rested = False
         ending: np.ndarray | None = None
         while True:
             if comm.Iprobe(0, MPI.ANY_TAG, status):
@@ -118,6 +121,7 @@ class WorkerRole:
     def _window_end(self, message: np.ndarray) -> dict[str, float] | None:
         verdict, over, self.clock[0] = message
         self.node.verdict = int(verdict)
+        self._rested = bool(verdict)
         if verdict:
             self.node.comm.Send(np.empty(0), 0, wire.READY)
         else:

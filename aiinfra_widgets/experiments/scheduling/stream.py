@@ -6,6 +6,7 @@ from itertools import islice
 
 import numpy as np
 
+from ...errors import DataError
 from .jobs import Job
 from .spec import SchedulingSpec
 from .traces import read_trace
@@ -18,7 +19,7 @@ def stream(spec: SchedulingSpec) -> list[Job]:
     frequent as one of half its width), users as 1, 1/2, 1/3 ... The gaps are stretched so that the work drawn is the offered load.
 
     Raises:
-        DataError: A trace file that cannot be read.
+        DataError: A trace file that cannot be read, or has no job.
     """
     if spec.trace_file:
         return _from_trace(spec)
@@ -56,21 +57,24 @@ def stream(spec: SchedulingSpec) -> list[Job]:
 
 def _from_trace(spec: SchedulingSpec) -> list[Job]:
     """Return the first jobs of a trace, on a clock that runs faster; jobs without work or a demand are left out."""
-    found: list[tuple[float, Job]] = []
-    fast = spec.trace_speedup
-    for old in islice(read_trace(spec.trace_file, unusable="skip"), spec.jobs):
-        begun = found[0][0] if found else old.submit_s
-        found.append((begun, old))
+    found = list(islice(read_trace(spec.trace_file, unusable="skip"), spec.jobs))
+    if not found:
+        raise DataError(
+            f"{spec.trace_file}: no job in it has work and a demand; give a trace with at least one that has"
+        )
+    begun, fast = found[0].submit_s, spec.trace_speedup
     jobs, numbers = [], {}
-    for i, (begun, old) in enumerate(found, 1):
+    users: dict[str, int] = {}
+    for i, old in enumerate(found, 1):
         numbers[old.id] = i
+        user = users.setdefault(old.user, len(users) + 1)
         work_s = max(round(old.work_s / fast / spec.step_s), 1) * spec.step_s
         due_s = None if old.deadline_s is None else (old.deadline_s - begun) / fast
         after = tuple(numbers[other] for other in old.depends_on if other in numbers)
         jobs.append(
             Job(
                 i, (old.submit_s - begun) / fast, old.nodes, work_s, max(old.estimate_s / fast, spec.step_s), priority=old.priority,
-                user=old.user or "user 0", deadline_s=due_s, depends_on=after,
+                user=f"user {user}", deadline_s=due_s, depends_on=after,
             )
         )  # fmt: skip
     return jobs
