@@ -47,13 +47,16 @@ class EventWriter:
 
 
 class RecordWriter:
-    """Appends rows of one node to the experiment's records, as CSV; a table's file is made with its first row."""
+    """Appends rows of one node to the experiment's records, as CSV; a table's file is made with its first row.
+
+    A row is put into words when it comes: hundreds of them at once, at a flush, would hold up who has a clock to keep.
+    """
 
     def __init__(self, run: RunDir, incarnation: int, node: int, tables: Mapping[str, tuple[str, ...]]) -> None:
         self._path = partial(run.records, incarnation, node)
         self._tables = tables
         self._files: dict[str, int] = {}
-        self._kept: dict[str, list[tuple[float, ...]]] = {}
+        self._kept: dict[str, list[str]] = {}
 
     def __call__(self, table: str, segment: int, row: tuple[float, ...]) -> None:
         """Keep one row until the next flush.
@@ -63,23 +66,22 @@ class RecordWriter:
             segment: To which the row belongs: the one in which the thing began.
             row: Numbers in the order of the declared columns, NaN where not measured.
         """
-        self._kept.setdefault(table, []).append((time.monotonic(), segment, *row))
+        cells = ",".join(["" if v is None or v != v else f"{v:.12g}" for v in row])
+        self._kept.setdefault(table, []).append(f"{time.monotonic():.6f},{segment},{cells}")
 
     def flush(self) -> None:
         """Hand every kept row to the operating system."""
         for table, rows in self._kept.items():
             if not rows:
                 continue
-            lines = [] if table in self._files else [",".join((*RECORD_HEAD, *self._tables[table]))]
+            head = [] if table in self._files else [",".join((*RECORD_HEAD, *self._tables[table]))]
             if table not in self._files:
                 path = self._path(table)
                 path.parent.mkdir(exist_ok=True)  # a run of an earlier release has no such folder
                 self._files[table] = _append_only(path)
-            for t_s, segment, *row in rows:
-                cells = ",".join(["" if v is None or v != v else f"{v:.12g}" for v in row])
-                lines.append(f"{t_s:.6f},{segment},{cells}")
+            text = "\n".join((*head, *rows, ""))
             rows.clear()
-            _write(self._files[table], ("\n".join(lines) + "\n").encode())
+            _write(self._files[table], text.encode())
 
     def close(self) -> None:
         """Flush and release the files."""
