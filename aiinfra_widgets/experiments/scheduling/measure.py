@@ -48,6 +48,8 @@ class Scheduling(Program):
         self.spec = spec
         head = self.node.rank == 0
         if not isinstance(self.role, HeadRole if head else WorkerRole):
+            if isinstance(self.role, WorkerRole):
+                self.role.let_go()  # the scheduler died, and this node is the next one
             self.role = (
                 HeadRole(spec, self.node, self.clock) if head else WorkerRole(spec, self.node, self.clock, self.trainer)
             )

@@ -29,8 +29,13 @@ class WorkerRole:
         self._busy_s, self._since_s = 0.0, time.monotonic()
 
     def join(self, spec: SchedulingSpec) -> None:
-        """Let go of the job, which the scheduler will hand out again; where a rank died, keep its state first."""
+        """Take up a changed Spec or set of nodes: the scheduler will hand out the job again."""
         self.spec = spec
+        self.let_go()
+        self.node.comm.Send(np.empty(0), 0, wire.REPORT)
+
+    def let_go(self) -> None:
+        """Leave the job, if there is one; where a rank died, keep its state first."""
         task, rests = self.task, self._held
         self.task, self._held, self._word = None, False, Word.GO_ON
         if task and rests:
@@ -40,7 +45,6 @@ class WorkerRole:
             alive = set(self.node.ids())
             if next(m for m in task.members if m in alive) == self.node.id:
                 task.save()
-        self.node.comm.Send(np.empty(0), 0, wire.REPORT)
 
     def window(self) -> dict[str, float] | None:
         """Train until the scheduler says that the window is over; None when the run is."""

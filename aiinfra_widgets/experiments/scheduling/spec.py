@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar, Self
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from ...experiment import Fields, Spec, knob
 
@@ -119,6 +120,12 @@ class SchedulingSpec(Spec):
         0.0425, "What one node costs for an hour (assumed; default: one of two vCPUs of a general-purpose cloud machine).",
         unit="USD", ge=0.0, le=1000.0, group="Bill",
     )  # fmt: skip
+
+    @field_validator("trace_file")
+    @classmethod
+    def _from_anywhere(cls, name: str) -> str:
+        """Ranks may have been started in another folder."""
+        return str(Path(name).expanduser().absolute()) if name else ""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
