@@ -85,9 +85,9 @@ class Predictive:
         self._offered.append(seen.offered)
         load = float(np.mean(self._offered))
         if len(self._offered) > 2:
-            at = np.arange(len(self._offered), dtype=float)
-            slope, start = np.polyfit(at, np.array(self._offered), 1)
-            load = float(start + slope * (at[-1] + AHEAD))
+            at = np.arange(len(self._offered), dtype=float) - (len(self._offered) - 1) / 2
+            slope = float(at @ np.array(self._offered) / (at @ at))
+            load += slope * (float(at[-1]) + AHEAD)
         return math.ceil(load / self.target)
 
 
