@@ -110,6 +110,14 @@ def test_the_knee_the_front_and_the_autoscaler_are_told_about(spec):
         assert any("the autoscaler chooses" in n for n in predicted(spec(autoscaler=policy)).notes)
 
 
+def test_a_service_shorter_than_the_way_to_it_is_warned_of(spec):
+    assert any("0.01 ms hides behind the way" in n for n in predicted(spec(mean_service_s=1e-5)).notes)
+    assert not any("hides" in n for n in predicted(spec(mean_service_s=0.005)).notes)
+    assert not any(
+        "hides" in n for n in predicted(spec(mean_service_s=1e-5, batching="dynamic", arrival_rate_per_s=1.0)).notes
+    )
+
+
 # --- simulated cases with a truth -------------------------------------------------------------------------------------
 def test_a_limited_queue_turns_away_what_the_formula_says(spec):
     found = predicted(spec(arrival_rate_per_s=45.0, queue_limit=4))
@@ -167,7 +175,7 @@ def test_a_trace_without_an_arrival_in_time_is_refused(spec, tmp_path):
 
 
 def test_a_run_that_is_over_before_anybody_comes_is_refused(spec):
-    with pytest.raises(ModelInputError, match="nothing arrives within 0.5 s; let the run last longer"):
+    with pytest.raises(ModelInputError, match=r"nothing arrives within 0\.5 s; let the run last longer"):
         predicted(spec(nodes=2, dispatch="round-robin", mean_service_s=10.0, arrival_rate_per_s=0.2, duration_s=0.5))
 
 

@@ -42,6 +42,8 @@ MODEL = "serving 1"
 DESK_CPU, SERVER_CPU = 0.15, 0.04
 #: Assumed: an answer takes so long from the end of its service to the desk: one look at a message on either side.
 WAY_BACK_S = 3e-4
+#: A service shorter than this many ways there and back hides behind them.
+SHORT = 5
 SWEEP_POINTS, SIMULATED_POINTS = 40, 14
 NAMES = (
     "mean_response_s", "mean_wait_s", "mean_service_s", "p50_response_s", "p95_response_s", "p99_response_s", "utilization_frac",
@@ -60,8 +62,8 @@ def predict(spec: ServingSpec, machine: Machine, **over: Any) -> Prediction:
     Raises:
         ModelInputError: A field that cannot be swept, or a service whose time was never calibrated.
 
-    Valid when: the load lasts long enough to settle. Off by: what the ranks take from each other's cores; `notes` say which
-    formula was used and where it is known to be wrong.
+    Valid when: the load lasts long enough to settle, and a service is long against the way to the server and back (0.6 ms).
+    Off by: what the ranks take from each other's cores; `notes` say which formula was used and where it is known to be wrong.
     """
     time = service_time(spec, machine)
     figures = {s: _figures(spec, machine, s, time, over) for s in {time.mean_s, time.low_s, time.high_s}}
@@ -133,6 +135,11 @@ def _notes(spec: ServingSpec, time: ServiceTime) -> list[str]:
     if spec.batching == "none" and spec.arrivals != "http":
         knee = float(knee_rate_per_s(1 / time.mean_s, spec.nodes, _arrival_scv(spec), time.scv))
         notes.append(f"The knee: at {knee:.3g} requests/s the mean response is twice the bare service time.")
+    if spec.batching == "none" and time.mean_s < SHORT * 2 * WAY_BACK_S:
+        notes.append(
+            f"A service of {time.mean_s * 1e3:.2g} ms hides behind the way to the server and back, some {2 * WAY_BACK_S * 1e3:.1g} ms, "
+            "in which it is idle and which no formula here knows: expect more utilisation and wait, or take batches."
+        )
     if spec.arrivals == "http":
         notes.append(
             "Who calls, and when, is up to the caller: the prediction is for Poisson arrivals at the offered load."
