@@ -51,7 +51,7 @@ def build(folder: Path) -> tuple[Callable, Callable, dict[str, Callable]]:
     from aiinfra_widgets.ranks.controller import Controller
     from aiinfra_widgets.ranks.node import Node
     from aiinfra_widgets.runs import layout
-    from aiinfra_widgets.runs.writer import EventWriter, SampleWriter
+    from aiinfra_widgets.runs.writer import EventWriter, RecordWriter, SampleWriter
 
     spec = TrainingSpec.make(
         {
@@ -67,7 +67,7 @@ def build(folder: Path) -> tuple[Callable, Callable, dict[str, Callable]]:
     run = layout.create(folder / "runs", "training", spec, machine)
     event, samples = EventWriter(run, 0, 0), SampleWriter(run, 0, 0)
     controller = Controller(run, experiment("training"), machine, event)
-    node = Node(MPI.COMM_WORLD, machine, folder, event)
+    node = Node(MPI.COMM_WORLD, machine, folder, event, run, RecordWriter(run, 0, 0, {}))
     node.comm = MPI.COMM_SELF
     program = DataParallel(spec, node)
     program.join(spec)
