@@ -159,7 +159,7 @@ def test_every_live_change_is_acknowledged_or_refused_and_loses_nobody(lab):
         answer = ask(lab, reader, changes)
         assert answer["kind"] == "applied", (changes, answer)
         assert changes.items() <= reader.spec.model_dump().items()
-        go_on(lab, reader, 4)
+        go_on(lab, reader, 3)
     refused = ask(lab, reader, verb="kill", arguments={"server": 7})
     assert (refused["kind"], refused["reason"]) == ("refused", "kill: server is 7; allowed: 0 to 0, for 1 at work")
     refused = ask(lab, reader, verb="kill")
@@ -279,7 +279,7 @@ def test_a_killed_server_loses_nobodys_request(lab):
         assert open_.sum() >= 1
 
 
-def test_when_the_desk_dies_a_server_takes_its_place_and_says_who_was_lost(lab):
+def test_when_the_desk_dies_a_server_takes_its_place_and_says_who_was_lost_until_nobody_is_left(lab):
     reader = start(lab, nodes=3, arrival_rate_per_s=100.0, mean_service_s=0.02)
     go_on(lab, reader, 20)
     os.kill(pid_of(reader, 0), signal.SIGKILL)
@@ -290,8 +290,14 @@ def test_when_the_desk_dies_a_server_takes_its_place_and_says_who_was_lost(lab):
     go_on(lab, reader, 30)
     assert ask(lab, reader, {"arrival_rate_per_s": 50.0})["kind"] == "applied"  # the new desk decides, too
     go_on(lab, reader, 20)
-    rows = stop(lab, reader)
-    assert_whole(rows, lost=lost["requests"] + 20)  # and those of the window in which it happened
+    os.kill(pid_of(reader, 3), signal.SIGKILL)
+    lab.until(reader, lambda now: len(reader.kind("rank-lost")) == 2)
+    os.kill(pid_of(reader, 2), signal.SIGKILL)  # a desk without a server is of no use to anybody
+    now = lab.end(reader)
+    assert now.state == "failed"
+    assert "1 rank is left, and this experiment needs 2" in now.message
+    rows = requests(reader)
+    assert_whole(rows, lost=lost["requests"] + 40)  # and those of the windows in which ranks died
     assert set(rows["writer"]) == {0, 1}
     old, new = (rows[rows["writer"] == w] for w in (0, 1))
     assert set(new["server"]) <= {-1, 0, 1}
