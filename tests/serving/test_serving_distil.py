@@ -247,6 +247,17 @@ def test_a_window_counts_the_queue_over_time_and_what_ended_in_it():
     assert (found["lateness_s"], found["batch_size"]) == (0.004, 2)
 
 
+def test_the_percentiles_of_a_window_are_those_of_its_answers():
+    took = np.random.default_rng(0).exponential(0.1, 57)
+    ended = [
+        Request(i, 1.0, 1.0, 0, 1.0, 1.0, received_s=1.0 + t, batch=1, outcome=Outcome.OK) for i, t in enumerate(took)
+    ]
+    found = Window(1.0).sample(ended, 2.0)
+    for share in (50, 95, 99):
+        assert found[f"p{share}_response_s"] == pytest.approx(np.percentile(took, share))
+    assert found["mean_response_s"] == pytest.approx(took.mean())
+
+
 def test_a_window_without_answers_has_no_response_times_and_not_zero():
     found = Window(0.0).sample([], 0.1)
     assert found["completed_per_s"] == 0

@@ -57,7 +57,6 @@ class DeskRole:
         self._next_bin = math.floor(clock_s / EVERY_S)
         self._unit_s = 0.0
         self._asked = spec.nodes
-        np.percentile(np.zeros(2), (50, 95, 99))  # its first call takes 20 ms, for which no request should wait
         if takes_over:
             lost = f"{int(unanswered)} requests that the desk had not answered died with it"
             node.event("desk-lost", requests=int(unanswered), message=f"{lost}; the load goes on at {clock_s:.1f} s")

@@ -17,6 +17,8 @@ SAMPLE = dict.fromkeys(
     float("nan"),
 )  # fmt: skip
 
+PERCENTILES = (("p50_response_s", 0.5), ("p95_response_s", 0.95), ("p99_response_s", 0.99))
+
 
 class Window:
     """Counts what happens in one window at the desk."""
@@ -49,13 +51,13 @@ class Window:
             found["lateness_s"] = max(self.lateness_s)
         if good:
             times = np.array([(r.arrived_s, r.started_s, r.ended_s, r.received_s, r.batch) for r in good])
-            response = times[:, 3] - times[:, 0]
-            found["mean_response_s"] = float(response.mean())
-            found["mean_wait_s"] = float((times[:, 1] - times[:, 0]).mean())
-            found["mean_service_s"] = float((times[:, 2] - times[:, 1]).mean())
-            found["dispatch_time_s"] = float((times[:, 3] - times[:, 2]).mean())
-            percentiles = np.percentile(response, (50, 95, 99))
-            for name, value in zip(("p50", "p95", "p99"), percentiles, strict=True):
-                found[f"{name}_response_s"] = float(value)
-            found["batch_size"] = float(times[:, 4].mean())
+            arrived, started, ended, received, batch = times.mean(axis=0).tolist()
+            found["mean_response_s"] = received - arrived
+            found["mean_wait_s"] = started - arrived
+            found["mean_service_s"] = ended - started
+            found["dispatch_time_s"] = received - ended
+            found["batch_size"] = batch
+            response = np.sort(times[:, 3] - times[:, 0])
+            for name, share in PERCENTILES:  # as np.percentile does, which takes as long as all the rest
+                found[name] = float(np.interp(share * (len(good) - 1), np.arange(len(good)), response))
         return found
