@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -37,6 +36,7 @@ class Scheduling(Program):
         self.role: HeadRole | WorkerRole | None = None
         #: Loaded before the run begins, also on a rank that idles: a node that comes can take a job at once.
         self.trainer = Trainer(spec, node)
+        self._doomed: list[int] = []
 
     def state(self) -> Arrays:
         """The clock; the jobs are in files of their own, as they come and go."""
@@ -58,6 +58,7 @@ class Scheduling(Program):
     def advance(self) -> Mapping[str, float] | None:
         """One window."""
         assert self.role is not None
+        self._break()
         found = self.role.window()
         if found is not None:
             self.tick += 1
@@ -75,16 +76,22 @@ class Scheduling(Program):
             self.role.accept(verb, arguments)
 
     def act(self, verb: str, arguments: Mapping[str, Any]) -> None:
-        """Do it: to the books at the scheduler, to a node by a signal that it cannot catch."""
-        if verb != "break":
-            if isinstance(self.role, HeadRole):
-                self.role.act(verb, arguments)
-            return
-        if self.node.controller:
-            self.node.event("killed", node=arguments["node"], tick=self.tick)
-            time.sleep(0.05)  # the event is on disk before the rank is gone
-        if self.node.id == arguments["node"]:
-            os.kill(os.getpid(), signal.SIGKILL)
+        """Do it to the books, at the scheduler. A node is broken in the next window, when all that was asked with it is done."""
+        if verb == "break":
+            self._doomed.append(arguments["node"])
+        elif isinstance(self.role, HeadRole):
+            self.role.act(verb, arguments)
+
+    def _break(self) -> None:
+        """Break nodes as asked, by a signal that they cannot catch."""
+        doomed, self._doomed = self._doomed, []
+        for node in doomed:
+            if self.node.controller and node in self.node.ids():
+                self.node.event("killed", node=node, tick=self.tick)
+            elif self.node.controller:
+                self.node.event("not-done", verb="break", reason=f"node {node} had left by then")
+            if self.node.id == node:
+                os.kill(os.getpid(), signal.SIGKILL)
 
     def close(self) -> None:
         """Write down what is over, and say what is not."""
