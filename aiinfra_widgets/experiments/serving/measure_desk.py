@@ -136,7 +136,9 @@ class DeskRole:
                 self._hand_out(now)
         if self.gate:
             for call in self.gate.poll():
-                self._arrive(call.arrived_s, self._clock_s(call.arrived_s), self.load.size(), window, call.id)
+                self._arrive(
+                    call.arrived_s, self._clock_s(call.arrived_s), self.load.size() * call.size, window, call.id
+                )
         self.desk.tend(now)
         if hand_out:
             self._hand_out(now)
