@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import statistics
 import sys
+from typing import Any
 
 import psutil
 
@@ -43,9 +44,12 @@ def compared(session: Session, values: dict[str, object], runs: int) -> list[str
     """Run one policy several times, print its figures, and return those that are off by too much."""
     predicted: dict[str, float] = {}
     measured: dict[str, list[float]] = {name: [] for name in ALLOWED}
-    psutil.cpu_percent()
+    others = []
     for _ in range(runs):
-        [segment] = whole(session, values).segments()
+        before = psutil.cpu_times()
+        reader = whole(session, values)
+        others.append(others_frac(reader, before))
+        [segment] = reader.segments()
         for name in ALLOWED:
             found, told = segment.values[name].value, segment.prediction and segment.prediction.get(name)
             assert found is not None
@@ -57,14 +61,21 @@ def compared(session: Session, values: dict[str, object], runs: int) -> list[str
         found = statistics.median(measured[name])
         error = found / predicted[name] - 1
         print(
-            f"{values['policy']:9s} {name:12s} predicted {predicted[name]:7.3f} s, measured {found:7.3f} s, error {error:+6.1%}, "
+            f"{values['policy']:10s} {name:11s} predicted {predicted[name]:7.3f} s, measured {found:7.3f} s, error {error:+6.1%}, "
             f"allowed {allowed:.0%} | runs {min(measured[name]):.3f} to {max(measured[name]):.3f} s, "
-            f"processor {psutil.cpu_percent() if name == 'makespan_s' else 0:.0f} % busy",
+            f"others took {statistics.median(others):.0%} of the processor",
             flush=True,
         )
         if abs(error) > allowed:
             off.append(f"{values['policy']} {name} {error:+.0%}")
     return off
+
+
+def others_frac(reader: RunReader, before: Any) -> float:
+    """Return the share of this machine's processor that other programs, and looking at the run, took since `before`."""
+    spent = [now - then for now, then in zip(psutil.cpu_times(), before, strict=True)]
+    idle_s = sum(s for s, name in zip(spent, before._fields, strict=True) if name in {"idle", "iowait"})
+    return max(1 - (idle_s + float(reader.nodes["cpu_time_s"].sum())) / sum(spent), 0.0)
 
 
 def whole(session: Session, values: dict[str, object]) -> RunReader:
