@@ -228,7 +228,7 @@ def random_request(rng: random.Random, known: list[int]) -> tuple[dict[str, Any]
 def test_nothing_is_lost_over_a_random_sequence(runs, seed):
     """Requests come as they come, many within one window; some are refused, for the job has ended or is not there yet."""
     rng = random.Random(seed)
-    reader = runs.start(jobs=14, mean_work_s=0.5, most_demand=4, step_s=0.01, open_s=0.5, seed=seed, save_every_s=0.2)
+    reader = runs.start(jobs=14, mean_work_s=0.5, most_demand=4, step_s=0.01, open_s=1.5, seed=seed, save_every_s=0.2)
     asked = []
     for _ in range(40):
         reader.poll()
