@@ -38,7 +38,9 @@ def predict(spec: SchedulingSpec, machine: Machine, **over: Any) -> Prediction:
     Raises:
         ModelInputError: Another field is swept.
 
-    Valid when: the run begins on an empty machine. Off by: what jobs take from each other beyond cores (caches, memory).
+    Valid when: the run begins on an empty machine, and nobody else uses its cores.
+    Off by: low by a step or two for each preemption and resize, for a job leaves its nodes between two steps; low by what
+        jobs take from each other beyond cores (caches, memory).
     """
     if unknown := [n for n in over if n not in SWEPT]:
         raise ModelInputError(
