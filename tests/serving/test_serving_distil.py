@@ -33,7 +33,10 @@ def seen(rows, ticks=None, begun_s=0.0, steady_s=0.0, ended_s=10.0):
     columns = {c: [r.get(c, known.get(c, NAN)) for r in rows] for c in REQUESTS}
     columns["id"] = list(range(len(rows)))
     frame = pd.DataFrame({**dict.fromkeys(RECORD_HEAD, 0), **columns})
-    return Observed(begun_s, steady_s, ended_s, pd.DataFrame(ticks or {}), {"requests": frame}, {"requests": frame})
+    ticks = dict(ticks or {"queue_length": []})
+    count = len(next(iter(ticks.values())))  # equal windows, unless a test says when each ended
+    ticks.setdefault("t_s", [steady_s + (i + 1) * (ended_s - steady_s) / count for i in range(count)])
+    return Observed(begun_s, steady_s, ended_s, pd.DataFrame(ticks), {"requests": frame}, {"requests": frame})
 
 
 def answered(arrived_s, wait_s=0.1, service_s=0.2, back_s=0.01, **more):
@@ -262,3 +265,9 @@ def test_a_window_without_answers_has_no_response_times_and_not_zero():
     found = Window(0.0).sample([], 0.1)
     assert found["completed_per_s"] == 0
     assert all(math.isnan(found[n]) for n in ("mean_response_s", "p95_response_s", "mean_wait_s", "lateness_s"))
+
+
+def test_a_window_that_was_cut_short_counts_for_as_long_as_it_was(spec):
+    ticks = {"completed_per_s": [10.0, 1000.0, 10.0], "t_s": [5.0, 5.001, 10.0]}
+    found = distil(spec(), seen([answered(1.0)], ticks))
+    assert found["completed_per_s"].value == pytest.approx(10.0, rel=0.02)

@@ -39,7 +39,7 @@ def distil(spec: ServingSpec, observed: Observed) -> dict[str, Value]:
         return {}
     outcome = rows["outcome"].to_numpy()
     ok = rows[outcome == Outcome.OK]
-    found = _means_of_ticks(observed.ticks)
+    found = _means_of_ticks(observed)
     failed = np.isin(outcome, (Outcome.REJECTED, Outcome.TIMED_OUT))
     ended = int((outcome != Outcome.UNFINISHED).sum())
     found["failed_frac"] = _measured("failed_frac", float(failed.sum() / max(ended, 1)), ended, "rejected or given up")
@@ -64,12 +64,14 @@ def distil(spec: ServingSpec, observed: Observed) -> dict[str, Value]:
     return found
 
 
-def mean_value(name: str, values: np.ndarray[Any, Any], more: str = "") -> Value:
+def mean_value(
+    name: str, values: np.ndarray[Any, Any], more: str = "", weights: np.ndarray[Any, Any] | None = None
+) -> Value:
     """Return the mean with its confidence interval, from the means of 20 stretches in order."""
-    n, mean = len(values), float(values.mean())
+    n, mean = len(values), float(np.average(values, weights=weights))
     if n < 2 * BATCHES:
         return _measured(name, mean, n, f"mean of {n}{more}")
-    half = STUDENT_95 * float(_means(values).std(ddof=1)) / BATCHES**0.5
+    half = STUDENT_95 * float(_means(values, weights).std(ddof=1)) / BATCHES**0.5
     how = f"mean of {n}, 95 % interval by batch means{more}"
     return Value(name, mean, max(mean - half, 0.0), mean + half, "measured", how, n, interval=True)
 
@@ -85,8 +87,10 @@ def percentile_value(name: str, values: np.ndarray[Any, Any], share: float, more
     return Value(name, value, *ends, "measured", f"of {n} answers{more}", n, interval=True)
 
 
-def _means(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    return np.array([part.mean() for part in np.array_split(values, BATCHES)])
+def _means(values: np.ndarray[Any, Any], weights: np.ndarray[Any, Any] | None = None) -> np.ndarray[Any, Any]:
+    weights = np.ones(len(values)) if weights is None else weights
+    pieces = zip(np.array_split(values, BATCHES), np.array_split(weights, BATCHES), strict=True)
+    return np.array([np.average(part, weights=w) for part, w in pieces])
 
 
 def _alike(values: np.ndarray[Any, Any]) -> float:
@@ -99,15 +103,20 @@ def _measured(name: str, value: float, n: int, how: str) -> Value:
     return Value(name, value, method="measured", how=how, n=n)
 
 
-def _means_of_ticks(ticks: pd.DataFrame) -> dict[str, Value]:
-    """Averages over time, for what is a number at every moment: its median would not obey Little's law."""
+def _means_of_ticks(observed: Observed) -> dict[str, Value]:
+    """Averages over time, for what is a number at every moment: its median would not obey Little's law.
+
+    A window counts for as long as it was: one that a change cuts short may hold one answer, and no time.
+    """
     found = {}
+    ticks = observed.ticks
+    length_s = np.maximum(np.diff(ticks["t_s"].to_numpy(float), prepend=observed.steady_s), 1e-6)
     for name in ("utilization_frac", "queue_length", "arrived_per_s", "completed_per_s", "failed_per_s"):
         if name in ticks:
             values = ticks[name].to_numpy(float)
-            values = values[np.isfinite(values)]
-            if values.size:
-                found[name] = mean_value(name, values)
+            known = np.isfinite(values)
+            if known.any():
+                found[name] = mean_value(name, values[known], weights=length_s[known])
     late = ticks["lateness_s"].to_numpy(float) if "lateness_s" in ticks else np.empty(0)
     late = late[np.isfinite(late)]
     if late.size:
