@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiinfra_widgets.experiments.serving.autoscale import KINDS, LOOK_BACK, PATIENCE, Seen, Steady
+from aiinfra_widgets.experiments.serving.autoscale import EVERY_S, KINDS, LOOK_BACK, PATIENCE, Bins, Seen, Steady
 from aiinfra_widgets.experiments.serving.spec import AUTOSCALERS
 
 LOADS = st.lists(st.floats(0, 20), min_size=1, max_size=60)
@@ -76,6 +76,34 @@ def test_a_step_of_the_load_is_followed_up_and_down(spec):
     down = found[16:]
     assert down[:5] == [4] * 5
     assert down == sorted(down, reverse=True)
+
+
+@given(st.lists(st.tuples(st.floats(0, 10), st.floats(0, 1)), max_size=50), st.lists(st.floats(0, 10), max_size=20))
+def test_bins_are_the_same_whenever_they_are_looked_at(requests, looks):
+    """What arrived counts by when it was meant to; how often the desk looks, and how late, changes nothing."""
+    requests.sort()
+    whole, pieces = Bins(0.0), Bins(0.0)
+    found, coming = [], iter([*requests, (99.0, 0.0)])
+    at, size = next(coming)
+    for look in sorted(looks):
+        while at <= look:
+            pieces.add(at, size)
+            at, size = next(coming)
+        found += pieces.over(look)
+    for at, size in requests:
+        whole.add(at, size)
+    expected = list(whole.over(10.0))
+    assert [end for end, _ in expected] == [EVERY_S * i for i in range(1, 21)]
+    assert found == expected[: len(found)]
+    assert sum(rate * EVERY_S for _, rate in expected) == pytest.approx(sum(size for at, size in requests if at < 10))
+
+
+def test_who_begins_to_look_later_begins_with_the_first_whole_bin():
+    bins = Bins(7.2)
+    for at in (7.3, 7.6, 8.1):
+        bins.add(at, 1.0)
+    assert list(bins.over(7.9)) == []  # the bin before 7.5 is not whole, and no load of it is taken for none
+    assert list(bins.over(8.5)) == [(8.0, 2.0), (8.5, 2.0)]
 
 
 @given(LOADS, st.sampled_from(sorted(KINDS)), st.integers(1, 5))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -40,6 +40,31 @@ class Seen:
     offered: float
     in_system: int
     servers: int
+
+
+class Bins:
+    """What was offered in bins of EVERY_S of the load's clock, by intended arrival; from the first whole bin on.
+
+    Args:
+        clock_s: When somebody begins to look.
+    """
+
+    def __init__(self, clock_s: float) -> None:
+        self._next = math.ceil(clock_s / EVERY_S)
+        self._sizes: dict[int, float] = {}
+
+    def add(self, clock_s: float, size: float) -> None:
+        """Count a request that was meant to arrive then."""
+        place = math.floor(clock_s / EVERY_S)
+        if place >= self._next:
+            self._sizes[place] = self._sizes.get(place, 0.0) + size
+
+    def over(self, clock_s: float) -> Iterator[tuple[float, float]]:
+        """Yield (end, size per second) of every bin that is over and was not told yet."""
+        while (self._next + 1) * EVERY_S <= clock_s:
+            size = self._sizes.pop(self._next, 0.0)
+            self._next += 1
+            yield self._next * EVERY_S, size / EVERY_S
 
 
 class Autoscaler(Protocol):

@@ -16,7 +16,7 @@ from mpi4py import MPI
 
 from ...ranks.node import Node
 from . import wire
-from .autoscale import EVERY_S, Seen, Steady
+from .autoscale import Bins, Seen, Steady
 from .desk import Desk, Outcome, Request
 from .load import Load
 from .measure_server import POLL_S
@@ -53,8 +53,7 @@ class DeskRole:
         self._ended: list[Request] = []
         self._posted: deque[tuple[Any, np.ndarray]] = deque()
         self._said_s = -math.inf
-        self._bins: dict[int, float] = {}
-        self._next_bin = math.floor(clock_s / EVERY_S)
+        self._bins = Bins(clock_s)
         self._unit_s = 0.0
         self._asked = spec.nodes
         if takes_over:
@@ -76,6 +75,7 @@ class DeskRole:
         )  # fmt: skip
         if not same or (self.scaler is None and spec.autoscaler != "none"):
             self.scaler = Steady(spec) if spec.autoscaler != "none" else None
+            self._bins = Bins(float(self.known[0]))
         self.load.change(spec)
         if spec.nodes != self.spec.nodes:
             self._asked = spec.nodes  # whoever asked for it; until then what the autoscaler asked for is on its way
@@ -153,8 +153,7 @@ class DeskRole:
         self._requests += 1
         window.arrived += 1
         if self.scaler:
-            place = math.floor(clock_s / EVERY_S)
-            self._bins[place] = self._bins.get(place, 0.0) + size
+            self._bins.add(clock_s, size)
         self.desk.arrive(Request(self._requests, arrived_s, size, self.node.segment, call=call, sent_s=sent_s), sent_s)
 
     def _hand_out(self, now: float) -> None:
@@ -211,13 +210,12 @@ class DeskRole:
         """Let the autoscaler decide on every bin of time that is over, and ask as a person would."""
         if self.scaler is None:
             return
-        while (self._next_bin + 1) * EVERY_S <= self._clock_s(now):
-            offered = self._bins.pop(self._next_bin, 0.0) / EVERY_S * self._work_s()
-            self._next_bin += 1
+        for end_s, size_per_s in self._bins.over(self._clock_s(now)):
+            offered = size_per_s * self._work_s()
             in_system = self.desk.waiting + sum(len(b) for b in self.desk.busy)
             wanted = self.scaler.decide(Seen(offered, in_system, self._asked))
             if wanted != self._asked:
-                seen = {"offered": offered, "in_system": in_system, "clock_s": self._next_bin * EVERY_S}
+                seen = {"offered": offered, "in_system": in_system, "clock_s": end_s}
                 self.node.event("autoscaled", servers=wanted, before=self._asked, **seen)
                 here = {} if self.spec.slow_node < wanted else {"slow_node": -1}  # its place is gone
                 self.node.ask(self.spec, {"nodes": wanted, **here}, by="autoscaler")
