@@ -40,11 +40,11 @@ class Suite:
 
 #: The budgets are shared by everybody who adds tests; what does not fit is marked `slow` and runs in `make test-all`.
 SUITES = (
-    Suite("unit", "models, records, command line, tree", "not (mpi or labs or browser or faults)", 4, parallel=True),
+    Suite("unit", "models, records, command line, tree", "not (mpi or labs or browser or faults)", 3, parallel=True),
     Suite("mpi", "real ranks", "mpi and not (labs or browser or faults)", 7),
     Suite("labs", "notebooks, headless", "labs and not (browser or faults)", 4),
     Suite("browser", "JupyterLab in a real Chromium", "browser and not faults", 5),
-    Suite("faults", "kills, full disks, bad input", "faults", 5),
+    Suite("faults", "kills, full disks, bad input", "faults", 6),
 )
 
 
