@@ -12,7 +12,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # pytest's import mode leaves it out
 
-from lab_driver import lab_processes
+from lab_driver import left_running
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def lab_home() -> Iterator[Path]:
     """A short path, for sockets lie in it; afterwards nothing that was started there may be left."""
     home = Path(tempfile.mkdtemp(prefix="ab-"))
     yield home
-    left = lab_processes(home / "lab")
+    left = left_running(home / "lab")
     for process in left:
         process.kill()
     shutil.rmtree(home, ignore_errors=True)

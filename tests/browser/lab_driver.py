@@ -194,6 +194,14 @@ def chromium(path: str, lab: JupyterLab, width: int = 1400, height: int = 1000) 
             browser.close()
 
 
+def left_running(home: Path, within_s: float = 20.0) -> list[psutil.Process]:
+    """Return the processes of the lab home `home` that still live `within_s` seconds from now; the ending itself takes time."""
+    end = time.monotonic() + within_s
+    while (found := lab_processes(home)) and time.monotonic() < end:
+        time.sleep(0.1)
+    return found
+
+
 def lab_processes(home: Path) -> list[psutil.Process]:
     """Return the living supervisors, launchers and ranks whose lab home is `home`."""
     found = []

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lab_driver import JupyterLab, Page, lab_processes
+from lab_driver import JupyterLab, Page, left_running
 from lab_driver import chromium as window
 from lab_page import SETTINGS, chip, commit, no_overflow, press, segments, whole_lab
 
@@ -86,7 +86,7 @@ def test_predict_run_change_compare_reload_stop(
         assert page.external == []
         assert page.failed == []
         assert page.errors == []
-    assert lab_processes(lab_home / "lab") == [], "JupyterLab has ended, and ranks are left"
+    assert left_running(lab_home / "lab") == [], "JupyterLab has ended, and ranks are left"
 
 
 @pytest.mark.timeout(300)
@@ -120,4 +120,4 @@ def test_a_killed_kernel_leaves_a_run_that_a_new_one_takes_over(
         press(page, "Stop")
         page.until("stopped", lambda: "stopped" in chip(page), 20)
         assert page.external == []
-    assert lab_processes(lab_home / "lab") == []
+    assert left_running(lab_home / "lab") == []

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from lab_driver import JupyterLab, Page, lab_processes
+from lab_driver import JupyterLab, Page, left_running
 from lab_driver import chromium as window
 from lab_page import SETTINGS, chip, commit, no_overflow, press, segments, whole_lab
 
@@ -70,4 +70,4 @@ def test_load_servers_dispatch_and_a_killed_server(
     lines = (run / "records" / "0-0-requests.csv").read_text().splitlines()
     ids = [line.split(",")[2] for line in lines[1:]]
     assert len(ids) == len(set(ids)) > 100, "every request has one outcome"
-    assert lab_processes(home / "lab") == [], "JupyterLab has ended, and ranks are left"
+    assert left_running(home / "lab") == [], "JupyterLab has ended, and ranks are left"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from lab_driver import JupyterLab, lab_processes
+from lab_driver import JupyterLab, left_running
 from lab_driver import chromium as window
 from lab_page import SETTINGS, chip, commit, no_overflow, press, segments, whole_lab
 
@@ -43,4 +43,4 @@ def test_policy_submission_and_a_node_more(
     run = next((home / "lab" / "runs").glob("*-scheduling-*"))
     jobs = [line.split(",")[2] for line in (run / "records" / "0-0-jobs.csv").read_text().splitlines()[1:]]
     assert len(jobs) == len(set(jobs)) == 20, "every job ended exactly once"
-    assert lab_processes(home / "lab") == []
+    assert left_running(home / "lab") == []
