@@ -1,4 +1,6 @@
-"""The catalogs in `data/`: accelerators, links, prices, grids, processor power; each number with source and date.
+"""The catalogs in `data/`: devices, links, nodes, model architectures, prices, grids, PUE, embodied carbon, power.
+
+Each number has its source and date.
 
 An unknown key lists the near matches and never falls back to another device. A learner's own CSV files are merged over
 ours, row by row: folders named in AIINFRA_DATA (separated as in PATH), or given as arguments. Files there carry the
@@ -8,36 +10,23 @@ same names (`prices.csv`) and the same columns; `rows.py` says which.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from types import MappingProxyType
 
 from ..errors import CatalogError, UnknownNameError, near
 from .rows import Entry, read
 
 ENV = "AIINFRA_DATA"
-NAMES = ("accelerators", "links", "prices", "grids", "cpu_power")
-#: What drivers call a device -> its key. Exact names only: an L40S must never be taken for an L40 or an A100.
-DEVICE_NAMES: Mapping[str, str] = MappingProxyType(
-    {
-        "Tesla V100-SXM2-16GB": "v100-sxm2-16gb",
-        "Tesla V100-SXM2-32GB": "v100-sxm2-32gb",
-        "NVIDIA A100-SXM4-40GB": "a100-sxm4-40gb",
-        "NVIDIA A100-SXM4-80GB": "a100-sxm4-80gb",
-        "NVIDIA H100 80GB HBM3": "h100-sxm5-80gb",
-        "NVIDIA H100 PCIe": "h100-pcie-80gb",
-        "NVIDIA H200": "h200-sxm-141gb",
-        "NVIDIA B200": "b200-sxm-180gb",
-        "AMD Instinct MI300X": "mi300x-oam-192gb",
-        "NVIDIA L4": "l4-24gb",
-        "NVIDIA L40S": "l40s-48gb",
-        "Tesla T4": "t4-16gb",
-    }
+NAMES = (
+    *("accelerators", "links", "nodes", "architectures"),
+    *("prices", "grids", "pue", "embodied", "cpu_power"),
 )
+#: Between the spellings of one key in the text column `alias`.
+SEPARATOR = "|"
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,17 +146,60 @@ def item(name: str, key: str, extra: Iterable[Path | str] = ()) -> dict[str, Ent
     return found
 
 
+def text(name: str, key: str, column: str, extra: Iterable[Path | str] = ()) -> str:
+    """Return what a text column says of a key, "" if nothing. One row may say it for all rows of the key.
+
+    Raises:
+        UnknownNameError: No such key, with the near matches.
+        CatalogError: Two rows say different things.
+    """
+    said = [e for e in item(name, key, extra).values() if e.extra.get(column)]
+    for other in said[1:]:
+        if other.extra[column] != said[0].extra[column]:
+            raise CatalogError(
+                f"{other.where}: {column} of {key} is {other.extra[column]!r} here and {said[0].extra[column]!r} at "
+                f"{said[0].where}; rows of one key agree, or leave it empty"
+            )
+    return said[0].extra[column] if said else ""
+
+
+def find(name: str, spelling: str, extra: Iterable[Path | str] = ()) -> str:
+    """Return the key that a spelling stands for: the key itself, or one of the names in the column `alias`.
+
+    Letter case, spaces, hyphens, underscores, brackets and slashes do not matter; all else must match from end to end,
+    so that an L40S is never taken for an L40.
+
+    Raises:
+        UnknownNameError: With the near matches.
+        CatalogError: Two keys claim the spelling.
+    """
+    spelt: dict[str, Entry] = {}
+    shown: list[str] = []
+    for e in load(name, extra):
+        words = [e.key, *(w for w in e.extra.get("alias", "").split(SEPARATOR) if w)]
+        shown += words
+        for word in words:
+            other = spelt.setdefault(_folded(word), e)
+            if other.key != e.key:
+                raise CatalogError(
+                    f"{e.where}: {e.key} claims {word!r}, which is {other.key} at {other.where}; take it out"
+                )
+    if _folded(spelling) not in spelt:
+        raise UnknownNameError(f"no {spelling!r} in the catalog {name}; {near(spelling, set(shown))}")
+    return spelt[_folded(spelling)].key
+
+
+def _folded(word: str) -> str:
+    return "".join(c for c in word.casefold() if c not in " -_()/")
+
+
 def accelerator(name: str, extra: Iterable[Path | str] = ()) -> dict[str, Entry]:
-    """Return the data sheet of a device, by its key or by exactly the name that its driver gives.
+    """Return the data sheet of a device, by its key or by a name that its driver or its vendor gives.
 
     Raises:
         UnknownNameError: With the near matches.
     """
-    key = DEVICE_NAMES.get(name, name)
-    known = keys("accelerators", extra)
-    if key not in known:
-        raise UnknownNameError(f"no {name!r} in the catalog accelerators; {near(name, [*known, *DEVICE_NAMES])}")
-    return item("accelerators", key, extra)
+    return item("accelerators", find("accelerators", name, extra), extra)
 
 
 def price(

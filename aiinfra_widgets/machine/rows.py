@@ -49,18 +49,28 @@ UNITS: Mapping[str, tuple[str, float, str]] = MappingProxyType(
         "USD/h": ("USD/h", 1.0, "usd_per_h"),
         "gCO2e/kWh": ("gCO2e/kWh", 1.0, "gco2e_per_kwh"),
         "kgCO2e/kWh": ("gCO2e/kWh", 1e3, "gco2e_per_kwh"),
+        "FLOP": ("flop", 1.0, "flop"),
+        "GFLOP": ("flop", 1e9, "flop"),
+        "TFLOP": ("flop", 1e12, "flop"),
+        "kgCO2e": ("gCO2e", 1e3, "gco2e"),
+        "tCO2e": ("gCO2e", 1e6, "gco2e"),
         "1": ("1", 1.0, ""),
     }
 )
 #: (catalog, start of the field) -> lowest (excluded) and highest (excluded) plausible value in base units.
 RANGES: Mapping[tuple[str, str], tuple[float, float]] = MappingProxyType(
     {
+        ("accelerators", "achievable"): (0.0, 1.0),
+        ("architectures", "gated"): (-0.5, 1.5),
+        ("architectures", "tied"): (-0.5, 1.5),
+        ("architectures", "positions"): (-0.5, math.inf),
+        ("pue", "pue"): (0.999, 4.0),
         ("prices", ""): (0.0, 1e4),
         ("grids", "carbon_intensity"): (0.0, 1500.0),
         ("cpu_power", "power"): (0.0, 5.0),
     }
 )
-#: In a note, with a reason: the value is known to lie above the plausible range. Zero and less are never accepted.
+#: In a note, with a reason: the value is known to lie above the plausible range. Less than the lowest is never accepted.
 EXCUSE = "outside range:"
 
 
