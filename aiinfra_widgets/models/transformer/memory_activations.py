@@ -1,0 +1,99 @@
+"""What a rank keeps of the forward pass for the backward pass, how many micro-batches of it, and what one layer needs at work.
+
+# T tokens of a micro-batch on this rank, D hidden, F inner width, S tokens a sequence, t tensor-parallel ranks, p stages
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .._check import Number
+from .architecture import Transformer
+from .plan import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class LayerActivations:
+    """Bytes of one layer and one micro-batch on one rank.
+
+    Attributes:
+        kept: From the forward to the backward pass, under the plan's recomputation.
+        everything: The same without recomputation: what is there while the layer's backward pass runs.
+        gradients: Of the widest tensors of the layer, while its backward pass runs.
+        boundary: The residual stream between two layers.
+    """
+
+    kept: Number
+    everything: Number
+    gradients: Number
+    boundary: Number
+
+
+def activation_element_bytes(plan: Plan) -> Number:
+    """Return the bytes of an element that is kept: 2 for half precisions and fp8 (which casts when it multiplies), else 4."""
+    return np.maximum(2, plan.precision_bytes)
+
+
+def tokens_per_rank(model: Transformer, plan: Plan) -> Number:
+    """Return the tokens of one micro-batch that one rank works on."""
+    return plan.micro_batch_size * model.seq_len / plan.cp_size
+
+
+def layer_activations(
+    model: Transformer, plan: Plan, *, dropout: bool = False, selective_kept_frac: Number = 0.5
+) -> LayerActivations:
+    """Return the activation bytes of one layer for one micro-batch.
+
+    Args:
+        model: The shape.
+        plan: Micro-batch, degrees, recomputation, flash attention, sequence parallelism.
+        dropout: The layer has three dropouts (GPT-2 and GPT-3 have, today's models have not); each keeps one byte per element.
+        selective_kept_frac: Under flash attention, the share of the products' outputs that selective recomputation keeps.
+
+    Valid when: pre-norm layers. Selective recomputation without flash attention is Korthikanti's (the matrix of scores
+        and what follows it); with flash attention that matrix does not exist, and it is the policy per operation that PyTorch
+        programmes use: keep the attention's output and a share of the products' outputs, compute the rest again.
+    Off by: a few percent where kernels fuse (SwiGLU in one kernel keeps three inner tensors, here four).
+    Source: Korthikanti et al. 2022, equations 1 to 6: s b h (34 + 5 a s / h) without and with tensor and sequence parallelism.
+    """
+    t, T, e, D = plan.tp_size, tokens_per_rank(model, plan), activation_element_bytes(plan), model.hidden
+    wide = T / np.where(plan.sequence_parallel, t, 1)  # tokens of what tensor parallelism alone does not split
+    q, kv, active = model.heads * model.head_size, model.kv_heads * model.head_size, model.active_experts
+    flash, is_moe = np.asarray(plan.flash_attention), np.asarray(model.experts) > 1
+    mask = 1 if dropout else 0
+    inner = np.where(model.gated, 4, 2) * model.ffn * active
+    routed = np.where(is_moe, 2 * active * D, 0)  # tokens copied to their experts, and what comes back
+    scores = np.where(flash, 0, T * model.seq_len * model.heads / t * (e + mask * (e + 1)))
+    rest = wide * (D * (4 * e + 2 * mask) + routed * e) + T / t * (2 * q + 2 * kv + inner) * e
+    everything = rest + scores
+    boundary = wide * D * e
+    products = (q + 2 * kv + (model.ffn_matrices - 1) * model.ffn * active) * T / t + 2 * D * wide
+    by_operation = boundary + q * T / t * e + selective_kept_frac * products * e
+    selective = np.where(flash, np.minimum(by_operation, everything), rest)
+    kept = np.where(
+        plan.is_recompute("full"), boundary, np.where(plan.is_recompute("selective"), selective, everything)
+    )
+    feed = model.ffn_matrices * model.ffn * active * T / t
+    attend = np.where(flash, 2 * (q + 2 * kv) * T / t, 2 * T * model.seq_len * model.heads / t)
+    gradients = e * (2 * D * wide + np.maximum(feed, attend))
+    return LayerActivations(kept, everything, gradients, boundary)
+
+
+def micro_batches_in_flight(plan: Plan, *, first: bool) -> Number:
+    """Return how many micro-batches a stage holds at once, as a multiple of one whole stage's activations.
+
+    Args:
+        plan: Schedule, stages, chunks per stage, micro-batches.
+        first: The first stage or the last one.
+
+    Valid when: "zero_bubble" is ZB-H1, whose every stage holds as much as the first one of 1F1B.
+    Source: Narayanan et al. 2021; Korthikanti et al. 2022, section 4.2.3: L (1 + (p - 1) / (p v)) layers' worth;
+        Qi et al. 2023 (zero bubble).
+    """
+    p, v = plan.pp_size, plan.interleave
+    one_by_one = p if first else np.ones_like(np.asarray(p))
+    chunks = p + (p - 1) / v if first else p - (p - 1) / v
+    held = np.where(plan.is_schedule("interleaved"), chunks, np.where(plan.is_schedule("zero_bubble"), p, one_by_one))
+    return np.where(plan.is_schedule("gpipe"), plan.num_microbatches, np.minimum(held, plan.num_microbatches))
