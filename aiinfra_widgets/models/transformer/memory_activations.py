@@ -1,11 +1,9 @@
-"""What a rank keeps of the forward pass for the backward pass, how many micro-batches of it, and what one layer needs at work.
-
-# T tokens of a micro-batch on this rank, D hidden, F inner width, S tokens a sequence, t tensor-parallel ranks, p stages
-"""
+"""What a rank keeps of the forward pass for the backward pass, how many micro-batches of it, and what one layer needs at work."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -42,7 +40,7 @@ def tokens_per_rank(model: Transformer, plan: Plan) -> Number:
 
 
 def layer_activations(
-    model: Transformer, plan: Plan, *, dropout: bool = False, selective_kept_frac: Number = 0.5
+    model: Transformer, plan: Plan, *, dropout: Any = False, selective_kept_frac: Number = 0.5
 ) -> LayerActivations:
     """Return the activation bytes of one layer for one micro-batch.
 
@@ -58,26 +56,27 @@ def layer_activations(
     Off by: a few percent where kernels fuse (SwiGLU in one kernel keeps three inner tensors, here four).
     Source: Korthikanti et al. 2022, equations 1 to 6: s b h (34 + 5 a s / h) without and with tensor and sequence parallelism.
     """
-    t, T, e, D = plan.tp_size, tokens_per_rank(model, plan), activation_element_bytes(plan), model.hidden
-    wide = T / np.where(plan.sequence_parallel, t, 1)  # tokens of what tensor parallelism alone does not split
+    t, e, hidden = plan.tp_size, activation_element_bytes(plan), model.hidden
+    tokens = tokens_per_rank(model, plan)
+    wide = tokens / np.where(plan.sequence_parallel, t, 1)  # tokens of what tensor parallelism alone does not split
     q, kv, active = model.heads * model.head_size, model.kv_heads * model.head_size, model.active_experts
     flash, is_moe = np.asarray(plan.flash_attention), np.asarray(model.experts) > 1
-    mask = 1 if dropout else 0
+    mask = np.where(dropout, 1, 0)
     inner = np.where(model.gated, 4, 2) * model.ffn * active
-    routed = np.where(is_moe, 2 * active * D, 0)  # tokens copied to their experts, and what comes back
-    scores = np.where(flash, 0, T * model.seq_len * model.heads / t * (e + mask * (e + 1)))
-    rest = wide * (D * (4 * e + 2 * mask) + routed * e) + T / t * (2 * q + 2 * kv + inner) * e
+    routed = np.where(is_moe, 2 * active * hidden, 0)  # tokens copied to their experts, and what comes back
+    scores = np.where(flash, 0, tokens * model.seq_len * model.heads / t * (e + mask * (e + 1)))
+    rest = wide * (hidden * (4 * e + 2 * mask) + routed * e) + tokens / t * (2 * q + 2 * kv + inner) * e
     everything = rest + scores
-    boundary = wide * D * e
-    products = (q + 2 * kv + (model.ffn_matrices - 1) * model.ffn * active) * T / t + 2 * D * wide
-    by_operation = boundary + q * T / t * e + selective_kept_frac * products * e
+    boundary = wide * hidden * e
+    products = (q + 2 * kv + (model.ffn_matrices - 1) * model.ffn * active) * tokens / t + 2 * hidden * wide
+    by_operation = boundary + q * tokens / t * e + selective_kept_frac * products * e
     selective = np.where(flash, np.minimum(by_operation, everything), rest)
     kept = np.where(
         plan.is_recompute("full"), boundary, np.where(plan.is_recompute("selective"), selective, everything)
     )
-    feed = model.ffn_matrices * model.ffn * active * T / t
-    attend = np.where(flash, 2 * (q + 2 * kv) * T / t, 2 * T * model.seq_len * model.heads / t)
-    gradients = e * (2 * D * wide + np.maximum(feed, attend))
+    feed = model.ffn_matrices * model.ffn * active * tokens / t
+    attend = np.where(flash, 2 * (q + 2 * kv) * tokens / t, 2 * tokens * model.seq_len * model.heads / t)
+    gradients = e * (2 * hidden * wide + np.maximum(feed, attend))
     return LayerActivations(kept, everything, gradients, boundary)
 
 
