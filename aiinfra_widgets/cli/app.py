@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import SpecError
+from .plan import plan
 
 app = typer.Typer(
     help="Predict, run, change and compare AI infrastructure on real MPI ranks.",
@@ -20,6 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.command()(plan)
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, and nothing else there.")]
 
 
