@@ -64,10 +64,17 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class ConvNet:
-    """A named net; `NETS` has the usual ones."""
+    """A named net; `NETS` has the usual ones.
+
+    Attributes:
+        name: For tables.
+        layers: In the order in which they run.
+        moved_elements: Read or written by pools, joins and forks in one training step of one image.
+    """
 
     name: str
     layers: tuple[Layer, ...]
+    moved_elements: int = 0
 
     @property
     def forward_flop(self) -> int:
@@ -96,6 +103,16 @@ class _Tower:
     channels: int
     size: Pair
     layers: list[Layer] = field(default_factory=list)
+    moved: list[int] = field(default_factory=list)
+
+    @property
+    def elements(self) -> int:
+        """Of the last output of one image."""
+        return self.channels * self.size[0] * self.size[1]
+
+    def net(self, name: str) -> ConvNet:
+        """Return what has grown."""
+        return ConvNet(name, tuple(self.layers), sum(self.moved))
 
     def conv(
         self, out: int, kernel: int | Pair, stride: int = 1, pad: int | Pair | None = None, **marks: bool
@@ -110,13 +127,15 @@ class _Tower:
         return self
 
     def pool(self, kernel: int, stride: int, pad: int = 0) -> _Tower:
-        """Add a pooling layer: no weights, and its traffic is left out of the count."""
+        """Add a pooling layer: no weights; forward and backward each read one end and write the other."""
+        before = self.elements
         self.size = ((self.size[0] + 2 * pad - kernel) // stride + 1, (self.size[1] + 2 * pad - kernel) // stride + 1)
+        self.moved.append(2 * (before + self.elements))
         return self
 
     def dense(self, out: int, relu: bool = False) -> _Tower:
         """Add a dense layer on everything there is."""
-        width = self.channels * self.size[0] * self.size[1]
+        width = self.elements
         self.layers.append(
             Layer(f"dense{len(self.layers) + 1}", width, out, (1, 1), 1, (1, 1), (1, 1), normed=False, relu=relu)
         )
@@ -124,13 +143,21 @@ class _Tower:
         return self
 
     def branch(self) -> _Tower:
-        """Return a tower that starts where this one ends and writes into the same list."""
-        return _Tower(self.channels, self.size, self.layers)
+        """Return a tower that starts where this one ends and writes into the same lists."""
+        return _Tower(self.channels, self.size, self.layers, self.moved)
 
-    def join(self, *branches: _Tower, extra: int = 0) -> _Tower:
-        """Go on from the branches side by side, and `extra` channels of a pool."""
-        self.channels = sum(branch.channels for branch in branches) + extra
+    def join(self, *branches: _Tower, pooled: bool = False) -> _Tower:
+        """Go on from the branches side by side (`pooled`: and a pool of the input with stride 2).
+
+        Copying them together and apart again is a read and a write each; the gradients of the fork are summed.
+        """
+        ways = len(branches) + pooled
+        self.moved.append(3 * (ways - 1) * self.elements)
+        if pooled:
+            self.moved.append(2 * (self.elements + self.channels * branches[0].size[0] * branches[0].size[1]))
+        self.channels = sum(branch.channels for branch in branches) + (self.channels if pooled else 0)
         self.size = branches[0].size
+        self.moved.append(4 * self.elements)
         return self
 
 
@@ -157,7 +184,7 @@ def resnet(depth: int = 50, stride_in_3x3: bool = True) -> ConvNet:
             net.conv(width, 1, 1 if stride_in_3x3 else stride).conv(width, 3, stride if stride_in_3x3 else 1)
             net.conv(4 * width, 1, added=True)
     net.pool(7, 1).dense(1000)
-    return ConvNet(f"ResNet-{depth}", tuple(net.layers))
+    return net.net(f"ResNet-{depth}")
 
 
 def vgg16() -> ConvNet:
@@ -168,7 +195,7 @@ def vgg16() -> ConvNet:
             net.conv(width, 3, normed=False)
         net.pool(2, 2)
     net.dense(4096, relu=True).dense(4096, relu=True).dense(1000)
-    return ConvNet("VGG16", tuple(net.layers))
+    return net.net("VGG16")
 
 
 def alexnet() -> ConvNet:
@@ -176,7 +203,7 @@ def alexnet() -> ConvNet:
     net = _Tower(3, (224, 224)).conv(64, 11, 4, 2, normed=False).pool(3, 2).conv(192, 5, normed=False).pool(3, 2)
     net.conv(384, 3, normed=False).conv(256, 3, normed=False).conv(256, 3, normed=False).pool(3, 2)
     net.dense(4096, relu=True).dense(4096, relu=True).dense(1000)
-    return ConvNet("AlexNet", tuple(net.layers))
+    return net.net("AlexNet")
 
 
 def inception_v3() -> ConvNet:
@@ -188,7 +215,7 @@ def inception_v3() -> ConvNet:
         double = net.branch().conv(64, 1).conv(96, 3).conv(96, 3)
         net.join(net.branch().conv(64, 1), five, double, net.branch().conv(pooled, 1))
     double = net.branch().conv(64, 1).conv(96, 3).conv(96, 3, 2, 0)
-    net.join(net.branch().conv(384, 3, 2, 0), double, extra=net.channels)
+    net.join(net.branch().conv(384, 3, 2, 0), double, pooled=True)
     for width in (128, 160, 160, 192):
         seven = net.branch().conv(width, 1).conv(width, (1, 7)).conv(192, (7, 1))
         double = (
@@ -196,14 +223,14 @@ def inception_v3() -> ConvNet:
         )
         net.join(net.branch().conv(192, 1), seven, double, net.branch().conv(192, 1))
     seven = net.branch().conv(192, 1).conv(192, (1, 7)).conv(192, (7, 1)).conv(192, 3, 2, 0)
-    net.join(net.branch().conv(192, 1).conv(320, 3, 2, 0), seven, extra=net.channels)
+    net.join(net.branch().conv(192, 1).conv(320, 3, 2, 0), seven, pooled=True)
     for _ in range(2):
         three = net.branch().conv(384, 1)
         double = net.branch().conv(448, 1).conv(384, 3)
         halves = [tower.branch().conv(384, kernel) for tower in (three, double) for kernel in ((1, 3), (3, 1))]
         net.join(net.branch().conv(320, 1), *halves, net.branch().conv(192, 1))
     net.pool(8, 1).dense(1000)
-    return ConvNet("InceptionV3", tuple(net.layers))
+    return net.net("InceptionV3")
 
 
 #: How published rows call a net -> what builds it.
