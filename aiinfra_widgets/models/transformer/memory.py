@@ -15,14 +15,8 @@ import numpy as np
 
 from .._check import Number, magnitude, need
 from .architecture import Transformer
-from .memory_activations import (
-    LayerActivations,
-    activation_element_bytes,
-    layer_activations,
-    micro_batches_in_flight,
-    tokens_per_rank,
-)
-from .memory_states import StageParameters, gradient_bytes, stage_layers, stage_parameters, state_bytes, weight_bytes
+from .memory_activations import LayerActivations, layer_activations, micro_batches_in_flight, tokens_per_rank
+from .memory_states import ElementBytes, StageParameters, stage_layers, stage_parameters, state_bytes
 from .plan import Plan
 
 
@@ -135,12 +129,22 @@ PARTS = tuple(f.name for f in fields(MemoryPrediction) if f.name.endswith("_byte
 
 @dataclass(frozen=True, slots=True)
 class MemoryFit:
-    """Whether plans fit, by how much, and what takes most; each field as the plans broadcast."""
+    """Whether plans fit and by how much; each field as the plans broadcast.
+
+    Attributes:
+        fits: Every byte of the prediction fits, the allocator's share too.
+        spare_bytes: What is left; below zero what is missing.
+        prediction: Where the bytes go.
+    """
 
     fits: Any
     spare_bytes: Number
-    binds: Any
     prediction: MemoryPrediction
+
+    @property
+    def binds(self) -> Any:
+        """Name of the part that takes most, per plan."""
+        return self.prediction.largest_part
 
 
 def memory_per_rank(
@@ -171,29 +175,28 @@ def memory_per_rank(
     Source: Korthikanti et al. 2022 (activations), Rajbhandari et al. 2020 (states), Narayanan et al. 2021 (micro-batches in flight).
     """
     _check_degrees(model, plan)
-    if optimizer_bytes_per_parameter is not None:
-        need(
-            "optimizer_bytes_per_parameter",
-            optimizer_bytes_per_parameter,
-            hint="Adam with an fp32 master copy takes 12",
-        )
-    layer = layer_activations(model, plan, dropout=dropout, selective_kept_frac=parameters.selective_kept_frac)
-    logit_bytes = (
-        np.where(fused_loss, parameters.fused_logit_bytes, parameters.logit_bytes) * activation_element_bytes(plan) / 2
+    optimizer = optimizer_bytes_per_parameter
+    if optimizer is not None:
+        need("optimizer_bytes_per_parameter", optimizer, hint="Adam with an fp32 master copy takes 12")
+    p, element = parameters, ElementBytes.of(plan)
+    layer = layer_activations(
+        model, plan, element.activation, dropout=dropout, selective_kept_frac=p.selective_kept_frac
     )
-    logits = logit_bytes * tokens_per_rank(model, plan) * model.vocab / plan.tp_size
-    first, last = (
-        _stage(model, plan, layer, logits, parameters, optimizer_bytes_per_parameter, is_first)
-        for is_first in (True, False)
-    )
-    last_is_fuller = sum(last.values()) > sum(first.values())
+    logit = np.where(fused_loss, p.fused_logit_bytes, p.logit_bytes) * element.activation / 2
+    logits = logit * tokens_per_rank(model, plan) * model.vocab / plan.tp_size
+    in_flight_first, in_flight_last = micro_batches_in_flight(plan)
+    alone = np.asarray(plan.pp_size) == 1
+    job = _Job(model, plan, p, element, layer)
+    first = job.parts(stage_parameters(model, plan, first=True), in_flight_first, np.where(alone, logits, 0), optimizer)
+    last = job.parts(stage_parameters(model, plan, first=False), in_flight_last, logits, optimizer)
+    last_is_fuller = ~alone & (sum(last.values()) > sum(first.values()))
     shape = np.broadcast_shapes(*(np.shape(part) for part in (*first.values(), *last.values())))
     chosen = {name: np.broadcast_to(np.where(last_is_fuller, last[name], first[name]), shape)[()] for name in PARTS}
     return MemoryPrediction(**chosen, on_last_stage=np.broadcast_to(last_is_fuller, shape)[()])
 
 
 def fits(model: Transformer, plan: Plan, memory_bytes: Number, **how: Any) -> MemoryFit:
-    """Return whether plans fit into `memory_bytes` per device, the bytes left (below zero: missing), and the largest part.
+    """Return whether plans fit into `memory_bytes` per device, the bytes left (below zero: missing), and what binds.
 
     Args:
         model, plan: As for `memory_per_rank`.
@@ -206,7 +209,7 @@ def fits(model: Transformer, plan: Plan, memory_bytes: Number, **how: Any) -> Me
     need("memory_bytes", memory_bytes, above=True, hint="give the capacity of one device in bytes")
     prediction = memory_per_rank(model, plan, **how)
     spare = memory_bytes - prediction.total_bytes
-    return MemoryFit(spare >= 0, spare, prediction.largest_part, prediction)
+    return MemoryFit(spare >= 0, spare, prediction)
 
 
 def _check_degrees(model: Transformer, plan: Plan) -> None:
@@ -220,67 +223,63 @@ def _check_degrees(model: Transformer, plan: Plan) -> None:
     need("dp_size * cp_size / ep_size", replicas / ep_size, 1, hint="ep_size subdivides dp_size * cp_size")
 
 
-def _stage(
-    model: Transformer,
-    plan: Plan,
-    layer: LayerActivations,
-    logits: Number,
-    p: MemoryParameters,
-    optimizer: Number,
-    first: bool,
-) -> dict[str, Number]:
-    """Return all parts of a rank of the first or the last stage; with one stage both are the same."""
-    held = stage_parameters(model, plan, first=first)
-    states = state_bytes(held, plan, optimizer)
-    piped = np.asarray(plan.pp_size) > 1
-    outputs = np.where(piped, layer.boundary, 0)  # what a stage has sent stays until its gradient comes back
-    kept = (stage_layers(model, plan) * layer.kept + outputs) * micro_batches_in_flight(plan, first=first)
-    working = layer.everything - layer.kept + layer.gradients
-    at_loss = np.where(piped & first, 0, logits)
-    loss_is_peak = at_loss > working  # logits are gone when the last layer's backward pass begins: never both
-    gathered = _gathered(held, plan, p)
-    return {
-        "weights_bytes": states.weights,
-        "gradients_bytes": states.gradients,
-        "optimizer_bytes": states.optimizer,
-        "gathered_bytes": gathered,
-        "activations_bytes": kept,
-        "working_bytes": np.where(loss_is_peak, 0, working),
-        "logits_bytes": np.where(loss_is_peak, at_loss, 0),
-        "communication_bytes": _communication(model, plan, held, layer, p),
-        "fragmentation_bytes": p.fragmentation_frac * (gathered + kept + np.maximum(at_loss, working)),
-        "runtime_bytes": _runtime(plan, p),
-    }
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What both ends of the pipeline share."""
 
+    model: Transformer
+    plan: Plan
+    p: MemoryParameters
+    element: ElementBytes
+    layer: LayerActivations
 
-def _gathered(held: StageParameters, plan: Plan, p: MemoryParameters) -> Number:
-    """Return what ZeRO 2 and 3 hold whole for a while: one layer's gradients; in stage 3 some layers and the embeddings too."""
-    stage, replicas = np.asarray(plan.zero_stage), np.asarray(plan.dp_size * plan.cp_size)
-    weight, gradient = weight_bytes(plan), gradient_bytes(plan)
-    on_the_way = held.layer * (weight + np.where(gradient > weight, gradient, 0))
-    layers = np.minimum(p.gathered_layers, (held.held - held.ends) / held.layer)
-    weights = np.where(stage >= 3, (layers * held.layer + held.ends) * weight, 0)
-    return np.where((stage >= 2) & (replicas > 1), weights + on_the_way, 0)
+    def parts(self, held: StageParameters, in_flight: Number, logits: Number, optimizer: Number) -> dict[str, Number]:
+        """Return all parts of a rank that holds these parameters, and computes these logits or (0) none."""
+        layer, piped = self.layer, np.asarray(self.plan.pp_size) > 1
+        states = state_bytes(held, self.plan, self.element, optimizer)
+        sent = np.where(piped, layer.boundary, 0)  # a stage's output stays until its gradient comes back
+        kept = (stage_layers(self.model, self.plan) * layer.kept + sent) * in_flight
+        working = layer.everything - layer.kept + layer.gradients
+        loss_is_peak = logits > working  # logits are gone when the last layer's backward pass begins: never both
+        gathered = self._gathered(held)
+        return {
+            "weights_bytes": states.weights,
+            "gradients_bytes": states.gradients,
+            "optimizer_bytes": states.optimizer,
+            "gathered_bytes": gathered,
+            "activations_bytes": kept,
+            "working_bytes": np.where(loss_is_peak, 0, working),
+            "logits_bytes": np.where(loss_is_peak, logits, 0),
+            "communication_bytes": self._communication(held),
+            "fragmentation_bytes": self.p.fragmentation_frac * (gathered + kept + np.maximum(logits, working)),
+            "runtime_bytes": self._runtime(),
+        }
 
+    def _gathered(self, held: StageParameters) -> Number:
+        """Return what ZeRO holds whole for a while: one layer's gradients; in stage 3 layers and embeddings too."""
+        stage, replicas = np.asarray(self.plan.zero_stage), np.asarray(self.plan.dp_size * self.plan.cp_size)
+        weight, gradient = self.element.weight, self.element.gradient
+        on_the_way = held.layer * (weight + np.where(gradient > weight, gradient, 0))
+        layers = np.minimum(self.p.gathered_layers, (held.held - held.ends) / held.layer)
+        weights = np.where(stage >= 3, (layers * held.layer + held.ends) * weight, 0)
+        return np.where((stage >= 2) & (replicas > 1), weights + on_the_way, 0)
 
-def _communication(
-    model: Transformer, plan: Plan, held: StageParameters, layer: LayerActivations, p: MemoryParameters
-) -> Number:
-    """Return the buffers of gradient reduction, stage boundaries, sequence gathers, key-value rings and experts' exchange."""
-    e, tokens = activation_element_bytes(plan), tokens_per_rank(model, plan)
-    replicas = np.asarray(plan.dp_size * plan.cp_size) > 1
-    buckets = np.where(
-        replicas & (np.asarray(plan.zero_stage) < 2), p.reduce_copy_frac * held.held * weight_bytes(plan), 0
-    )
-    pipe = np.where(np.asarray(plan.pp_size) > 1, 2 * layer.boundary, 0)
-    whole = np.where(np.asarray(plan.sequence_parallel) & (np.asarray(plan.tp_size) > 1), tokens * model.hidden * e, 0)
-    ring = np.where(np.asarray(plan.cp_size) > 1, 4 * tokens * model.kv_heads * model.head_size / plan.tp_size * e, 0)
-    exchange = np.where(np.asarray(plan.ep_size) > 1, 2 * layer.boundary * model.active_experts, 0)
-    return buckets + pipe + whole + ring + exchange
+    def _communication(self, held: StageParameters) -> Number:
+        """Return buffers: of gradient buckets, stage boundaries, sequence gathers, key-value rings, experts' exchange."""
+        model, plan, boundary = self.model, self.plan, self.layer.boundary
+        many = {k: np.asarray(getattr(plan, f"{k}_size")) > 1 for k in ("tp", "pp", "cp", "ep")}
+        bucketed = (np.asarray(plan.dp_size * plan.cp_size) > 1) & (np.asarray(plan.zero_stage) < 2)
+        tokens = tokens_per_rank(model, plan) * self.element.activation
+        key_values = 2 * tokens * model.kv_heads * model.head_size / plan.tp_size
+        buckets = np.where(bucketed, self.p.reduce_copy_frac * held.held * self.element.weight, 0)
+        received = np.where(many["pp"], 2 * boundary, 0)  # one activation, one gradient
+        whole = np.where(np.asarray(plan.sequence_parallel) & many["tp"], tokens * model.hidden, 0)
+        ring = np.where(many["cp"], 2 * key_values, 0)  # one block in use, one on its way
+        exchanged = np.where(many["ep"], 2 * boundary * model.active_experts, 0)
+        return buckets + received + whole + ring + exchanged
 
-
-def _runtime(plan: Plan, p: MemoryParameters) -> Number:
-    """Return context and communicators: one for each degree above one, and one for the world where that is none of them."""
-    degrees = (plan.dp_size, plan.tp_size, plan.pp_size, plan.cp_size, plan.ep_size)
-    groups = sum(np.where(np.asarray(degree) > 1, 1, 0) for degree in degrees)
-    return p.context_bytes + p.communicator_bytes * (groups + (groups > 1))
+    def _runtime(self) -> Number:
+        """Return context and communicators: one per degree above one, and the world where that is none of them."""
+        degrees = (self.plan.dp_size, self.plan.tp_size, self.plan.pp_size, self.plan.cp_size, self.plan.ep_size)
+        groups = sum(np.where(np.asarray(degree) > 1, 1, 0) for degree in degrees)
+        return self.p.context_bytes + self.p.communicator_bytes * (groups + (groups > 1))

@@ -29,24 +29,20 @@ class LayerActivations:
     boundary: Number
 
 
-def activation_element_bytes(plan: Plan) -> Number:
-    """Return the bytes of an element that is kept: 2 for half precisions and fp8 (which casts when it multiplies), else 4."""
-    return np.maximum(2, plan.precision_bytes)
-
-
 def tokens_per_rank(model: Transformer, plan: Plan) -> Number:
     """Return the tokens of one micro-batch that one rank works on."""
     return plan.micro_batch_size * model.seq_len / plan.cp_size
 
 
 def layer_activations(
-    model: Transformer, plan: Plan, *, dropout: Any = False, selective_kept_frac: Number = 0.5
+    model: Transformer, plan: Plan, element_bytes: Number, *, dropout: Any = False, selective_kept_frac: Number = 0.5
 ) -> LayerActivations:
     """Return the activation bytes of one layer for one micro-batch.
 
     Args:
         model: The shape.
         plan: Micro-batch, degrees, recomputation, flash attention, sequence parallelism.
+        element_bytes: Of an activation.
         dropout: The layer has three dropouts (GPT-2 and GPT-3 have, today's models have not); each keeps one byte per element.
         selective_kept_frac: Under flash attention, the share of the products' outputs that selective recomputation keeps.
 
@@ -56,7 +52,7 @@ def layer_activations(
     Off by: a few percent where kernels fuse (SwiGLU in one kernel keeps three inner tensors, here four).
     Source: Korthikanti et al. 2022, equations 1 to 6: s b h (34 + 5 a s / h) without and with tensor and sequence parallelism.
     """
-    t, e, hidden = plan.tp_size, activation_element_bytes(plan), model.hidden
+    t, e, hidden = plan.tp_size, element_bytes, model.hidden
     tokens = tokens_per_rank(model, plan)
     wide = tokens / np.where(plan.sequence_parallel, t, 1)  # tokens of what tensor parallelism alone does not split
     q, kv, active = model.heads * model.head_size, model.kv_heads * model.head_size, model.active_experts
@@ -80,19 +76,20 @@ def layer_activations(
     return LayerActivations(kept, everything, gradients, boundary)
 
 
-def micro_batches_in_flight(plan: Plan, *, first: bool) -> Number:
-    """Return how many micro-batches a stage holds at once, as a multiple of one whole stage's activations.
+def micro_batches_in_flight(plan: Plan) -> tuple[Number, Number]:
+    """Return how many micro-batches the first and the last stage hold at once, as multiples of a whole stage's activations.
 
     Args:
         plan: Schedule, stages, chunks per stage, micro-batches.
-        first: The first stage or the last one.
 
     Valid when: "zero_bubble" is ZB-H1, whose every stage holds as much as the first one of 1F1B.
     Source: Narayanan et al. 2021; Korthikanti et al. 2022, section 4.2.3: L (1 + (p - 1) / (p v)) layers' worth;
         Qi et al. 2023 (zero bubble).
     """
-    p, v = plan.pp_size, plan.interleave
-    one_by_one = p if first else np.ones_like(np.asarray(p))
-    chunks = p + (p - 1) / v if first else p - (p - 1) / v
-    held = np.where(plan.is_schedule("interleaved"), chunks, np.where(plan.is_schedule("zero_bubble"), p, one_by_one))
-    return np.where(plan.is_schedule("gpipe"), plan.num_microbatches, np.minimum(held, plan.num_microbatches))
+    p, num = np.asarray(plan.pp_size), plan.num_microbatches
+    shift = (p - 1) / plan.interleave
+    interleaved, level = plan.is_schedule("interleaved"), plan.is_schedule("zero_bubble")
+    everything = plan.is_schedule("gpipe")
+    first = np.minimum(np.where(interleaved, p + shift, p), num)
+    last = np.minimum(np.where(interleaved, p - shift, np.where(level, p, 1)), num)
+    return np.where(everything, num, first), np.where(everything, num, last)

@@ -76,37 +76,50 @@ def stage_parameters(model: Transformer, plan: Plan, *, first: bool) -> StagePar
     return StageParameters(layers * dense + ends, layers * expert, dense + expert, ends)
 
 
-def weight_bytes(plan: Plan) -> Number:
-    """Return the bytes of a weight as the matrix products' owner keeps it: 2, or 4 in fp32; fp8 is cast from bf16 when used."""
-    return np.maximum(2, plan.precision_bytes)
+@dataclass(frozen=True, slots=True)
+class ElementBytes:
+    """Bytes of one element of each kind, read off the plan's precision once for all plans.
 
-
-def gradient_bytes(plan: Plan) -> Number:
-    """Return the bytes of an accumulated gradient.
-
-    fp16 adds up in fp16 behind its loss scale. bf16 and fp8 add up in fp32, because bf16 has too few digits for a sum.
+    Attributes:
+        activation: 2 for half precisions and for fp8, which casts when it multiplies; else 4.
+        weight: The same.
+        gradient: Of an accumulated gradient. fp16 adds up in fp16 behind its loss scale; bf16 and fp8 add up in fp32,
+            because bf16 has too few digits for a sum.
     """
-    return np.where(np.asarray(plan.precision) == "fp16", 2, FP32_BYTES)
+
+    activation: Number
+    weight: Number
+    gradient: Number
+
+    @classmethod
+    def of(cls, plan: Plan) -> ElementBytes:
+        """Return them for a plan, or for many."""
+        half = np.maximum(2, plan.precision_bytes)
+        return cls(half, half, np.where(np.asarray(plan.precision) == "fp16", 2, FP32_BYTES))
 
 
-def state_bytes(parameters: StageParameters, plan: Plan, optimizer_bytes_per_parameter: Number = None) -> StateBytes:
+def state_bytes(
+    parameters: StageParameters, plan: Plan, element: ElementBytes, optimizer_bytes_per_parameter: Number = None
+) -> StateBytes:
     """Return weights, gradients and optimiser state of a rank.
 
     Args:
         parameters: What the rank holds before sharding.
-        plan: zero_stage shards over dp_size * cp_size, experts over what ep_size leaves of it.
+        plan: zero_stage shards over dp_size * cp_size (stage 3 over `weight_shards`), experts over what ep_size leaves of it.
+        element: `ElementBytes.of(plan)`.
         optimizer_bytes_per_parameter: Fp32 master copy included. None: Adam, 12 (8 where the weights are fp32).
 
     Valid when: Adam or an optimiser whose bytes are given. Under stage 3 with bf16 the fp32 master shard *is* the weight:
         what products read is gathered from it, so weights add nothing here.
     Source: Rajbhandari et al. 2020 (ZeRO), section 3.1 and figure 1: 2 + 2 + 12 bytes per parameter in fp16.
     """
-    weight, gradient = weight_bytes(plan), gradient_bytes(plan)
+    weight, gradient = element.weight, element.gradient
     fp32 = weight == FP32_BYTES
     optimizer = optimizer_bytes_per_parameter
     if optimizer is None:
         optimizer = np.where(fp32, ADAM_FP32_BYTES, ADAM_MIXED_BYTES)
-    stage, replicas = np.asarray(plan.zero_stage), plan.dp_size * plan.cp_size
+    stage = np.asarray(plan.zero_stage)
+    replicas = np.where(stage >= 3, plan.weight_shards, plan.dp_size * plan.cp_size)
     expert_replicas = np.maximum(1, replicas / plan.ep_size)
 
     def shard(from_stage: int) -> Number:
