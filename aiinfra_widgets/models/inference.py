@@ -213,7 +213,8 @@ def decode_step(
         ModelInputError: batch below 1, context_tokens below zero, tp_size that is not whole.
 
     Valid when: one token per sequence and step (no speculation), weights and cache in device memory.
-    Off by: -20 to +25 % on single rows of the ML.ENERGY leaderboard; steps of tile and graph sizes are not modelled.
+    Off by: 9 % on the average of the rows of the ML.ENERGY leaderboard (H100 5 %, B200 14 %: a third too fast at batches
+        of 32 and 64, where the published throughput itself jumps); sizes of tiles and graphs are not modelled.
     Source: Pope et al. 2022; roofline of Williams et al. 2009.
     """
     need("batch", batch, 1)
