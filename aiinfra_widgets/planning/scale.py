@@ -17,24 +17,14 @@ from ..models import cost, energy, power, reliability
 from ..models._check import Number, need
 from ..models.transformer.architecture import Transformer
 from ..models.transformer.cluster import Cluster
+from ..models.transformer.memory import memory_per_rank
 from ..models.transformer.plan import Plan
-from ..models.transformer.step import predict_step
+from ..models.transformer.step import PARTS, predict_step
 from ..quantities import Method, Quantity, Value, register
 
 Scaling = Literal["strong", "weak"]
 Array = np.ndarray[Any, np.dtype[np.float64]]
 DAY_S = 86400.0
-#: Parts of a step, which add up to it; in the order in which they are stacked.
-PARTS = (
-    "compute_time_s",
-    "optimizer_time_s",
-    "exposed_tp_comm_time_s",
-    "exposed_cp_comm_time_s",
-    "exposed_ep_comm_time_s",
-    "exposed_pp_comm_time_s",
-    "exposed_dp_comm_time_s",
-    "bubble_time_s",
-)
 EXPOSED = tuple(p for p in PARTS if p.startswith("exposed"))
 
 _HIDDEN = "; the share that no computation hides."
@@ -128,6 +118,7 @@ class ScaleAnswer:
         accelerators: As asked for; shape (n,).
         used: That have work: whole replicas only; 0 where not even one fits.
         values: By quantity, each an array of shape (n,), NaN where nothing can run. `method` says modelled or assumed.
+        least: Accelerators of one replica.
         reasons: By index: why nothing can run there, and what would help.
         notes: Sentences a reader must see beside the numbers.
     """
@@ -135,6 +126,7 @@ class ScaleAnswer:
     accelerators: Array
     used: Array
     values: Mapping[str, Value]
+    least: int
     reasons: Mapping[int, str]
     notes: tuple[str, ...] = ()
 
@@ -220,18 +212,11 @@ def scale_out(
     shares = (numbers[p] / numbers["step_time_s"] for p in ("compute_time_s", "optimizer_time_s"))
     busy = (*shares, numbers["exposed_comm_frac"])
     numbers |= running(np.maximum(used, 1), tokens / numbers["tokens_per_s"], busy, conditions)
-    values = {
-        name: Value(
-            name,
-            np.where(fits, np.broadcast_to(value, counts.shape), np.nan),
-            method=_METHOD[name][0],
-            how=_METHOD[name][1],
-        )
-        for name, value in numbers.items()
-    }
+    numbers["gpu_memory_bytes"] = memory_per_rank(model, spread_plan).total_bytes
+    values = labelled(numbers, fits)
     shard = int(plan.tp_size * plan.pp_size * plan.cp_size)
     reasons = {int(i): f"one replica needs {shard:,} accelerators (tp x pp x cp)" for i in np.flatnonzero(~fits)}
-    return ScaleAnswer(counts, used, values, reasons, tuple(_notes(plan, counts, used, scaling)))
+    return ScaleAnswer(counts, used, values, shard, reasons, tuple(_notes(plan, counts, used, scaling)))
 
 
 def running(used: Array, useful_time_s: Array, busy: tuple[Number, Number, Number], c: Conditions) -> dict[str, Any]:
@@ -271,6 +256,10 @@ _STEP: tuple[Method, str] = ("modelled", "model of a training step")
 _METHOD: dict[str, tuple[Method, str]] = {
     **dict.fromkeys(("step_time_s", *PARTS, "exposed_comm_frac", "bubble_frac", "mfu"), _STEP),
     "tokens_per_s": _STEP,
+    "gpu_memory_bytes": ("modelled", "model of the fullest rank's memory"),
+    "samples_per_s": _STEP,
+    "data_time_s": ("measured", "the run's own medians, per sample"),
+    "runtime_time_s": ("measured", "the run's own medians"),
     "failures_per_day": ("assumed", "accelerators over an assumed time between failures of one"),
     "training_goodput_frac": ("assumed", "checkpoints at the best interval, from assumed failures"),
     "train_time_s": ("modelled", "tokens over throughput, over goodput"),

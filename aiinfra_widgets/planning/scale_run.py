@@ -92,10 +92,15 @@ def scale_run(
     }
     step_time_s = sum(parts.values())
     comm_frac = parts["exposed_dp_comm_time_s"] / step_time_s
-    numbers = {"step_time_s": step_time_s, **parts, "exposed_comm_frac": comm_frac, "samples_per_s": batch / step_time_s}
+    numbers = {
+        "step_time_s": step_time_s,
+        **parts,
+        "exposed_comm_frac": comm_frac,
+        "samples_per_s": batch / step_time_s,
+    }
     busy = (parts["compute_time_s"] / step_time_s, 0.0, comm_frac)
     numbers |= running(used, samples / numbers["samples_per_s"], busy, conditions)
     notes = [f"Time of a sample from {step.where or 'a run'}, measured; everything beyond its nodes is modelled."]
     if np.any(used < counts):
         notes.append(f"A batch of {int(global_batch):,} samples feeds at most as many nodes; the others have no work.")
-    return ScaleAnswer(counts, used, labelled(numbers, used > 0), {}, tuple(notes))
+    return ScaleAnswer(counts, used, labelled(numbers, used > 0), 1, {}, tuple(notes))
