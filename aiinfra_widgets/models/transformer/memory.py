@@ -29,7 +29,10 @@ class MemoryParameters:
     """What no shape and no plan says: how much the runtime, the allocator and the usual kernels take.
 
     `bounds()` lists meaning and bounds of each. Context: BigScience measured 1573 MiB on an A100 with `nvidia-smi`
-    (tr11-176B prequel). Communicators: NCCL's buffers, some hundred MB each with 8 to 32 channels.
+    (tr11-176B prequel). Communicators: NCCL's buffers, some hundred MB each with 8 to 32 channels. Bytes per logit, gathered
+    layers and the kept share are counts of what the usual code holds. Two were chosen on the 17 memory rows shipped in
+    `data/published.csv`: `fragmentation_frac` and `reduce_copy_frac` (between a bucket or two and DistributedDataParallel's
+    full copy).
     """
 
     context_bytes: float = _number(1.65e9, 0.3e9, 2.5e9, "device memory of the runtime: context, kernels, libraries")

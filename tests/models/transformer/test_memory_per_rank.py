@@ -112,7 +112,47 @@ def test_logits_of_the_last_stage_are_the_peak():
     assert memory_per_rank(LLAMA, plan, fused_loss=True).logits_bytes == pytest.approx(25.216e9 / 3, rel=1e-3)
     split = replace(plan, pp_size=2, global_batch_size=16)
     assert memory_per_rank(LLAMA, split).on_last_stage
+    assert not memory_per_rank(LLAMA, plan).on_last_stage
     assert not memory_per_rank(LLAMA, replace(split, pp_size=8, recompute="none")).on_last_stage
+
+
+BOUNDARY = 2 * 8192 * 4096  # bytes of LLAMA's residual stream for one sequence
+
+
+@pytest.mark.parametrize(
+    ("model", "plan", "want"),
+    [
+        pytest.param(LLAMA, Plan(pp_size=2, global_batch_size=2), 2 * BOUNDARY, id="received-activation-and-gradient"),
+        pytest.param(LLAMA, Plan(tp_size=2, sequence_parallel=True), BOUNDARY, id="the-gathered-sequence"),
+        pytest.param(LLAMA, Plan(tp_size=2), 0, id="all-reduce-in-place"),
+        pytest.param(
+            LLAMA, Plan(cp_size=2, zero_stage=3), 2 * 2 * (2 * 8192 / 2 * 8 * 128), id="two-blocks-of-keys-and-values"
+        ),
+        pytest.param(
+            MOE,
+            Plan(dp_size=8, global_batch_size=8, ep_size=8, zero_stage=3),
+            2 * 2 * BOUNDARY,
+            id="tokens-to-two-experts",
+        ),
+        pytest.param(LLAMA, Plan(dp_size=2, global_batch_size=2), 0.75 * 2 * LLAMA.parameters, id="bucketed-gradients"),
+    ],
+)
+def test_buffers(model, plan, want):
+    assert memory_per_rank(model, plan).communication_bytes == pytest.approx(want, rel=1e-5)
+
+
+def test_a_stage_keeps_what_it_sent():
+    # Two stages of 16 layers, two micro-batches in flight, full recomputation: 16 inputs and one output each.
+    plan = Plan(pp_size=2, global_batch_size=8, recompute="full", flash_attention=True)
+    got = memory_per_rank(replace(LLAMA, vocab=1000), plan)
+    assert not got.on_last_stage
+    assert got.activations_bytes == pytest.approx(2 * 17 * BOUNDARY)
+
+
+def test_experts_shard_over_what_expert_parallelism_leaves():
+    plan = Plan(dp_size=64, global_batch_size=64, ep_size=8, zero_stage=1)
+    states = state_bytes(StageParameters(64e6, 8e6, 0, 0), plan, ElementBytes.of(plan))
+    assert states.optimizer == pytest.approx(12 * (1e6 + 1e6))
 
 
 def test_experts_are_spread_and_each_token_passes_two():
