@@ -192,7 +192,7 @@ def memory_per_rank(
     job = _Job(model, plan, p, element, layer)
     first = job.parts(stage_parameters(model, plan, first=True), in_flight_first, np.where(alone, logits, 0), optimizer)
     last = job.parts(stage_parameters(model, plan, first=False), in_flight_last, logits, optimizer)
-    last_is_fuller = ~alone & (sum(last.values()) > sum(first.values()))
+    last_is_fuller = sum(last.values()) > sum(first.values())
     shape = np.broadcast_shapes(*(np.shape(part) for part in (*first.values(), *last.values())))
     chosen = {name: np.broadcast_to(np.where(last_is_fuller, last[name], first[name]), shape)[()] for name in PARTS}
     return MemoryPrediction(**chosen, on_last_stage=np.broadcast_to(last_is_fuller, shape)[()])
