@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from statistics import median
 from typing import ClassVar
@@ -15,6 +15,7 @@ from ..models.transformer.cluster import Cluster
 from ..models.transformer.plan import RECOMPUTE, Plan
 from ..planning import architectures, hardware
 from ..planning.offers import HOST_FRAC, IDLE_FRAC
+from ..planning.plans import USUAL
 from ..planning.scale import DAY_S, Conditions
 from ..spec import Fields, knob
 
@@ -190,12 +191,11 @@ def setup(f: ScaleOutFields) -> Setup:
     """
     model, cluster = _model(f.model, f.seq_len), _cluster(f.node, f.precision)
     per_replica = f.num_microbatches if f.scaling == "weak" else -(-f.global_batch // f.micro_batch_size)
-    plan = Plan(
-        tp_size=f.tp_size, pp_size=f.pp_size, cp_size=f.cp_size, micro_batch_size=f.micro_batch_size,
+    plan = replace(
+        USUAL, tp_size=f.tp_size, pp_size=f.pp_size, cp_size=f.cp_size, micro_batch_size=f.micro_batch_size,
         global_batch_size=per_replica * f.micro_batch_size, interleave=f.interleave,
         schedule="interleaved" if f.interleave > 1 else "1f1b", zero_stage=f.zero_stage, sequence_parallel=f.tp_size > 1,
-        recompute=f.recompute, flash_attention=True, precision=f.precision, overlap_grad_reduce=True,
-        overlap_pipeline=f.interleave > 1,
+        recompute=f.recompute, precision=f.precision,
     )  # fmt: skip
     return Setup(model, plan, cluster, accelerator_of(f.node), conditions(f))
 
