@@ -13,6 +13,7 @@ import typer
 
 from ..errors import SpecError
 from .plan import plan
+from .validate import validate
 
 app = typer.Typer(
     help="Predict, run, change and compare AI infrastructure on real MPI ranks.",
@@ -22,6 +23,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command()(plan)
+app.command()(validate)
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, and nothing else there.")]
 
 

@@ -46,42 +46,42 @@ def as_json(data: Any) -> None:
 
 def checks(found: Iterable[Check]) -> None:
     """Print what `doctor` found."""
-    table = _table("", "what", "found", "what to do")
+    table = new_table("", "what", "found", "what to do")
     for c in found:
         table.add_row(_state(c.state), c.what, escape(c.found), escape(c.advice))
-    _out().print(table)
+    console().print(table)
 
 
 def fields(exp: Experiment) -> None:
     """Print an experiment's fields."""
-    table = _table("field", "default", "allowed", "live", "what it is")
+    table = new_table("field", "default", "allowed", "live", "what it is")
     for k in exp.spec.knobs().values():
         table.add_row(k.name, str(k.default), escape(k.allowed), "yes" if k.live else "", escape(k.help))
-    _out().print(table)
+    console().print(table)
 
 
 def machine(found: Machine, path: Path) -> None:
     """Print the essence of a profile."""
-    table = _table("probe", "at", "median", "quartiles", "n", "method")
+    table = new_table("probe", "at", "median", "quartiles", "n", "method")
     for p in found.probes:
         at = ", ".join(f"{k} {v}" for k, v in p.at.items())
         table.add_row(
             p.name, at, show(p.unit, p.median), f"{show(p.unit, p.q25)} - {show(p.unit, p.q75)}", str(p.n), p.method
         )
-    _out().print(table)
+    console().print(table)
     if found.disturbed_frac > QUIET_FRAC:
-        _out().print(
+        console().print(
             f"[yellow]not quiet[/]: other programs used {found.disturbed_frac:.0%} of the processors; calibrate again later"
         )
-    _out().print(f"{found.cpu_model}, {found.cores} cores; profile written to {path}", highlight=False)
+    console().print(f"{found.cpu_model}, {found.cores} cores; profile written to {path}", highlight=False)
 
 
 def runs(rows: list[dict[str, Any]]) -> None:
     """Print the list of runs."""
     if not rows:
-        _out().print("no runs yet; start one with: aiinfra run training --nodes 2", highlight=False)
+        console().print("no runs yet; start one with: aiinfra run training --nodes 2", highlight=False)
         return
-    table = _table("run", "experiment", "status", "nodes", "ticks", "message")
+    table = new_table("run", "experiment", "status", "nodes", "ticks", "message")
     for r in rows:
         table.add_row(
             r["run"],
@@ -91,18 +91,18 @@ def runs(rows: list[dict[str, Any]]) -> None:
             str(r.get("ticks", "")),
             escape(r["message"]),
         )
-    _out().print(table)
+    console().print(table)
 
 
 def result(reader: RunReader) -> None:
     """Print how a run ended: status, one table per segment, causes, and what to do next."""
     reader.poll()
-    now, out = status(reader), _out()
+    now, out = status(reader), console()
     for segment in reader.segments():
         found = compare(reader.experiment, segment)
         nodes = said(segment.spec.knobs()["nodes"], segment.spec.nodes)
         title = f"segment {segment.index}: {nodes}, {segment.ticks} {plural(reader.experiment.tick)} from {segment.first_tick}"
-        table = _table(
+        table = new_table(
             "quantity",
             "predicted",
             "measured",
@@ -144,7 +144,7 @@ def answer(found: Mapping[str, Any], tick: str) -> None:
         "refused": f"refused. {found['reason']}",
         "asked": f"asked, not decided yet; see: aiinfra watch {found['run']}",
     }
-    _out().print(escape(f"{found['asked']}: {words[found['kind']]}"), highlight=False, soft_wrap=True)
+    console().print(escape(f"{found['asked']}: {words[found['kind']]}"), highlight=False, soft_wrap=True)
 
 
 def report(done: Any, json_: bool) -> None:
@@ -152,9 +152,9 @@ def report(done: Any, json_: bool) -> None:
     if json_:
         as_json(done.data)
         return
-    _out().print(f"{_state(done.status)}: {done.html}", highlight=False, soft_wrap=True)
+    console().print(f"{_state(done.status)}: {done.html}", highlight=False, soft_wrap=True)
     if done.error:
-        _out().print(escape(done.error), highlight=False)
+        console().print(escape(done.error), highlight=False)
 
 
 class LiveRun:
@@ -182,7 +182,7 @@ class LiveRun:
         if self._live is None or (time.monotonic() - self._at < 0.2 and not now.final):
             return
         self._at = time.monotonic()
-        table = _table(
+        table = new_table(
             "node",
             self.reader.experiment.tick,
             *(quantity(n).label for n in self.reader.experiment.compared[:4]),
@@ -217,7 +217,8 @@ def counted(title: str) -> Callable[[int, int, str], None]:
     return lambda done, total, what: show_it(done / max(total, 1), what)
 
 
-def _table(*columns: str, title: str | None = None) -> Table:
+def new_table(*columns: str, title: str | None = None) -> Table:
+    """Return an empty table in the one style."""
     return Table(*columns, title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
 
 
@@ -226,7 +227,8 @@ def _state(word: str) -> str:
     return f"[{colour}]{word}[/]" if colour else word
 
 
-def _out() -> Console:
+def console() -> Console:
+    """Return standard output, wide where it is no terminal."""
     return Console(file=sys.stdout, width=None if sys.stdout.isatty() else 160)
 
 

@@ -50,15 +50,14 @@ class Transformer:
     causal: Any = True
 
     def __post_init__(self) -> None:
-        put = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731 - a frozen class sets its defaults
         for name in ("layers", "hidden", "heads", "seq_len", "vocab", "experts", "active_experts"):
             need(name, getattr(self, name), 1, whole=True)
         if self.kv_heads is None:
-            put("kv_heads", self.heads)
+            object.__setattr__(self, "kv_heads", self.heads)
         if self.head_size is None:
-            put("head_size", self.hidden / self.heads)
+            object.__setattr__(self, "head_size", self.hidden / self.heads)
         if self.ffn is None:
-            put("ffn", 4 * self.hidden)
+            object.__setattr__(self, "ffn", 4 * self.hidden)
         need("kv_heads", self.kv_heads, 1, whole=True)
         need("head_size", self.head_size, above=True)
         need("ffn", self.ffn, above=True)

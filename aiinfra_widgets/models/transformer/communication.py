@@ -84,18 +84,21 @@ def layer_traffic(model: Transformer, plan: Plan, cluster: Cluster, p: Parameter
     kv = ACTIVATION_BYTES * tokens(model, plan) * 2 * model.kv_heads * model.head_size / tp
     cp_link = group_link(cluster, plan, plan.cp_size, tp, p)
     context = (np.asarray(plan.cp_size) - 1) * (kv / cp_link.bandwidth_bytes_per_s + cp_link.latency_s)
-    ep = np.asarray(plan.ep_size)
-    ep_link = group_link(cluster, plan, ep, tp, p)
-    sent = ACTIVATION_BYTES * tokens(model, plan) * model.hidden * model.active_experts / tp
-    one_way = sent * (ep - 1) / ep / _alltoall_bandwidth(cluster, plan, p) + (ep > 1) * ep_link.latency_s
-    return LayerTraffic(tensor, context, np.where(ep > 1, 2 * one_way, 0.0))
+    expert = 2 * _alltoall_time_s(activation / tp, model, plan, cluster, p)
+    return LayerTraffic(tensor, context, expert)
 
 
-def _alltoall_bandwidth(cluster: Cluster, plan: Plan, p: Parameters) -> Number:
-    """An all-to-all has no ring: what leaves the node leaves it by each rank's own card."""
-    crosses = np.asarray(plan.ep_size) * plan.tp_size > cluster.per_node
+def _alltoall_time_s(sent_bytes: Number, model: Transformer, plan: Plan, cluster: Cluster, p: Parameters) -> Number:
+    """One dispatch: each token to its experts' ranks inside its node, and once to each other node that has some of them."""
+    ep, stride = np.asarray(plan.ep_size), np.asarray(plan.tp_size)
+    here = np.clip(np.floor(cluster.per_node / stride), 1, ep)
+    nodes = ep / here
     node = cluster.node_bandwidth_oneway_bytes_per_s * p.node_link_frac
-    return np.where(crosses, np.minimum(cluster.fabric_bandwidth_oneway_bytes_per_s * p.fabric_frac, node), node)
+    fabric = np.minimum(cluster.fabric_bandwidth_oneway_bytes_per_s * p.fabric_frac, node)
+    visited = (nodes - 1) * (1 - (1 - 1 / nodes) ** model.active_experts)
+    inside = sent_bytes * model.active_experts * (here - 1) / here / node
+    latency = np.where(nodes > 1, cluster.fabric_latency_s, cluster.node_latency_s)
+    return np.where(ep > 1, inside + sent_bytes * visited / fabric + latency, 0.0)
 
 
 def stage_transfer_s(model: Transformer, plan: Plan, cluster: Cluster, p: Parameters) -> Number:
@@ -137,7 +140,7 @@ def gather_time_s(model: Transformer, plan: Plan, cluster: Cluster, p: Parameter
     Off by: too high where the last layers stay gathered between the passes.
     Source: Rajbhandari et al. 2020 (three times the weights).
     """
-    ranks = plan.dp_size * plan.cp_size
+    ranks = plan.weight_shards
     link = group_link(cluster, plan, ranks, plan.tp_size, p)
     one = ring_time_s(WEIGHT_BYTES * local_parameters(model, plan), ranks, Link(link.bandwidth_bytes_per_s, 0.0))
     return np.where(np.asarray(plan.zero_stage) == 3, 3 * one, 0.0)
@@ -146,9 +149,13 @@ def gather_time_s(model: Transformer, plan: Plan, cluster: Cluster, p: Parameter
 def gradient_time_s(model: Transformer, plan: Plan, cluster: Cluster, p: Parameters) -> Number:
     """Return the reduction of gradients at the end of a step; for ZeRO 1 and 2 a scatter, then a gather of weights.
 
+    With zero_stage 3 the gathers have reduced them inside a sharding group; what is left is between such groups.
+
     Valid when: gradients are reduced once per step, in few large pieces.
     """
-    ranks = plan.dp_size * plan.cp_size
-    link = group_link(cluster, plan, ranks, plan.tp_size, p)
-    size = local_parameters(model, plan) * plan.by_precision(GRADIENT_BYTES)
-    return np.where(np.asarray(plan.zero_stage) == 3, 0.0, ring_time_s(size, ranks, link, passes=2))
+    sharded = np.asarray(plan.zero_stage) == 3
+    shards = np.where(sharded, plan.weight_shards, 1)
+    ranks = plan.dp_size * plan.cp_size / shards
+    link = group_link(cluster, plan, ranks, plan.tp_size * shards, p)
+    size = local_parameters(model, plan) * plan.by_precision(GRADIENT_BYTES) / shards
+    return ring_time_s(size, ranks, link, passes=2)

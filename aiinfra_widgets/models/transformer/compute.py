@@ -33,12 +33,15 @@ class LayerTime:
         forward_s, backward_s: The two passes; backward without anything computed again.
         attention_s: Forward attention (scores, softmax, values), a part of forward_s.
         memory_bound_s: The share of both passes that moves memory outside of products.
+        selective_s: What selective recomputation does again: without fused attention, attention (Korthikanti et al.); with
+            it, as PyTorch's policy does, every second product and all element-wise work.
     """
 
     forward_s: Number
     backward_s: Number
     attention_s: Number
     memory_bound_s: Number
+    selective_s: Number
 
 
 def rate_flops(plan: Plan, device: Accelerator, p: Parameters) -> Number:
@@ -89,13 +92,13 @@ def layer_time(model: Transformer, plan: Plan, device: Accelerator, p: Parameter
     dispatch = np.where(np.asarray(model.experts) > 1, DISPATCH_PASSES * model.active_experts, 0)
     wide = (WIDE_PASSES / np.where(plan.sequence_parallel, t, 1) + dispatch) * num_tokens * hidden
     split = (2 * (q + 2 * kv) + model.ffn_matrices * model.ffn * model.active_experts) * num_tokens / t
-    passes = np.where(plan.flash_attention, p.elementwise_traffic, p.unfused_elementwise_traffic)
-    moved = passes * ACTIVATION_BYTES * (wide + split) / (bandwidth * p.memory_frac)
+    moved = _passes(plan, p) * ACTIVATION_BYTES * (wide + split) / (bandwidth * p.memory_frac)
     return LayerTime(
         weights + attention + moved + p.layer_overhead_s,
         2 * weights + attention_back + p.backward_elementwise * moved + p.layer_overhead_s,
         attention,
         (1 + p.backward_elementwise) * moved,
+        np.where(plan.flash_attention, weights / 2 + moved, attention),
     )
 
 
@@ -111,8 +114,7 @@ def head_time_s(model: Transformer, plan: Plan, device: Accelerator, p: Paramete
     rate = rate * np.where(np.asarray(device.is_newer), p.newer_rate_frac, 1.0)
     bandwidth = device.memory_bandwidth_bytes_per_s
     products = 3 * matmul_time_s(num_tokens, columns, model.hidden, rate, bandwidth, p.operand_traffic)
-    passes = np.where(plan.flash_attention, p.elementwise_traffic, p.unfused_elementwise_traffic)
-    return products + passes * 4 * 5 * num_tokens * columns / (
+    return products + _passes(plan, p) * 4 * 5 * num_tokens * columns / (
         bandwidth * p.memory_frac
     )  # 4 bytes: the loss is computed in fp32
 
@@ -126,6 +128,12 @@ def embedding_time_s(model: Transformer, plan: Plan, device: Accelerator, p: Par
 def tokens(model: Transformer, plan: Plan) -> Number:
     """Return the tokens of one micro-batch on one rank."""
     return plan.micro_batch_size * model.seq_len / plan.cp_size
+
+
+def _passes(plan: Plan, p: Parameters) -> Number:
+    """Bytes that the plan's software moves in element-wise work, against the least."""
+    fused = np.where(plan.compiled, p.compiled_elementwise_traffic, p.elementwise_traffic)
+    return np.where(plan.flash_attention, fused, p.unfused_elementwise_traffic)
 
 
 def _projections_s(model: Transformer, plan: Plan, rate: Number, bandwidth: Number, p: Parameters) -> Number:

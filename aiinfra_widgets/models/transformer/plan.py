@@ -33,10 +33,12 @@ class Plan:
         interleave: Model chunks per stage; above 1 only with the schedule "interleaved".
         schedule: One of SCHEDULES.
         zero_stage: What data parallelism shards: 1 optimiser state, 2 also gradients, 3 also weights (FSDP).
+        shard_size: Ranks that share the weights with zero_stage 3 (hybrid sharding: replicas of such groups); 0 is all of them.
         sequence_parallel: Norms and dropouts are split over the tensor-parallel ranks.
         recompute: One of RECOMPUTE: what the backward pass computes again.
         flash_attention: Attention never writes its matrix of scores to memory.
         precision: One of PRECISION_BYTES: the format of the matrix products.
+        compiled: A compiler fuses element-wise work into the products (XLA, torch.compile).
         attention_kernel: One of KERNELS, for flash_attention: written for this device or ported, see `Parameters`.
         overlap_tensor: Tensor-parallel collectives run beside the products that need or feed them.
         overlap_pipeline: Transfers between stages run beside arithmetic.
@@ -58,10 +60,12 @@ class Plan:
     interleave: Number = 1
     schedule: Any = "1f1b"
     zero_stage: Number = 0
+    shard_size: Number = 0
     sequence_parallel: Any = False
     recompute: Any = "none"
     flash_attention: Any = False
     precision: Any = "bf16"
+    compiled: Any = False
     attention_kernel: Any = "flash"
     overlap_tensor: Any = False
     overlap_pipeline: Any = False
@@ -82,6 +86,7 @@ class Plan:
         ):
             need(name, getattr(self, name), 1, whole=True)
         need("zero_stage", self.zero_stage, 0, 3, whole=True)
+        need("shard_size", self.shard_size, whole=True)
         words = {
             "recompute": RECOMPUTE,
             "schedule": SCHEDULES,
@@ -106,6 +111,12 @@ class Plan:
     def world_size(self) -> Number:
         """Ranks in all; the experts' ranks are among them."""
         return self.dp_size * self.tp_size * self.pp_size * self.cp_size
+
+    @property
+    def weight_shards(self) -> Number:
+        """Ranks that share one copy of the weights with zero_stage 3."""
+        ranks = np.asarray(self.dp_size) * self.cp_size
+        return np.where(np.asarray(self.shard_size) > 0, np.minimum(self.shard_size, ranks), ranks)
 
     @property
     def num_microbatches(self) -> Number:

@@ -89,11 +89,7 @@ def predict_step(
     layer = layer_time(model, plan, device, p)
     head, lookup = head_time_s(model, plan, device, p), embedding_time_s(model, plan, device, p)
     full = plan.is_recompute("full")
-    again = np.where(
-        full,
-        layer.forward_s,
-        np.where(plan.is_recompute("selective") & ~np.asarray(plan.flash_attention), layer.attention_s, 0.0),
-    )
+    again = np.select([full, plan.is_recompute("selective")], [layer.forward_s, layer.selective_s], 0.0)
     busy = layer.forward_s + layer.backward_s + again
     traffic = layer_traffic(model, plan, cluster, p)
     passes = np.where(full, 3, 2)

@@ -69,14 +69,15 @@ def model_flop_per_token(model: Transformer) -> Number:
 def recomputed_flop_per_token(model: Transformer, plan: Plan) -> Number:
     """Return what the backward pass computes again per token.
 
-    "full" is every layer's forward pass; "selective" only attention's scores and values. Fused attention computes its
-    scores again in any case, which nobody counts.
+    "full" is every layer's forward pass; "selective" attention's scores and values, or with fused attention every second
+    product of weights. Fused attention computes its scores again in any case, which nobody counts.
     """
     work = layer_work(model)
-    again = np.where(
-        plan.is_recompute("full"), work.forward_flop, np.where(plan.is_recompute("selective"), work.attention, 0)
+    half = (work.projections + work.feed_forward) / 2
+    some = np.where(plan.flash_attention, half, work.attention)
+    return model.layers * np.select(
+        [plan.is_recompute("full"), plan.is_recompute("selective")], [work.forward_flop, some], 0.0
     )
-    return model.layers * again
 
 
 def step_flop(model: Transformer, plan: Plan) -> tuple[Number, Number]:
