@@ -117,7 +117,7 @@ def training_step(
         ModelInputError: An unknown precision, a batch below 1.
 
     Valid when: the input pipeline keeps up.
-    Off by: 6 % on the average of 46 published rows (P100 to H100, five nets), 11 % when one source is left
+    Off by: 6 % on the average of 43 published rows (P100 to H100, five nets), 11 % when one source is left
         out; too fast by 7 % on the P100's software of 2017, too slow by 12 % in fp32 on the V100 with software of 2020.
     Source: traffic counted from the operators; Winograd: Lavin & Gray 2016 (CVPR); roofline: Williams et al. 2009.
     """
