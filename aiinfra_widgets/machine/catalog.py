@@ -10,7 +10,7 @@ same names (`prices.csv`) and the same columns; `rows.py` says which.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from functools import cache
@@ -112,25 +112,45 @@ def load(name: str, extra: Iterable[Path | str] = ()) -> tuple[Entry, ...]:
         UnknownNameError: No such catalog.
         CatalogError: A row that is not complete or not plausible, with file:line.
     """
+    return _merged(name, _stamps(name, extra))
+
+
+_Stamps = tuple[tuple[Path, int, int], ...]
+
+
+def _stamps(name: str, extra: Iterable[Path | str]) -> _Stamps:
+    """The files of a catalog with time and size, so that what is kept of them is read again after an edit."""
     if name not in NAMES:
         raise UnknownNameError(f"no catalog {name!r}; {near(name, NAMES)}")
     paths = [folder / f"{name}.csv" for folder in (data_folder(), *_extra_folders(extra))]
+    stats = [(path, path.stat()) for path in paths if path.is_file()]
+    return tuple((path, stat.st_mtime_ns, stat.st_size) for path, stat in stats)
+
+
+@cache
+def _read(path: Path, name: str, mtime_ns: int, size: int) -> tuple[Entry, ...]:
+    return read(path, name)
+
+
+@cache
+def _merged(name: str, stamps: _Stamps) -> tuple[Entry, ...]:
     merged: dict[tuple[str, str], Entry] = {}
-    for path in paths:
-        if path.is_file():
-            stat = path.stat()
-            merged.update({(e.key, e.field): e for e in _cached(path, name, stat.st_mtime_ns, stat.st_size)})
+    for path, mtime_ns, size in stamps:
+        merged.update({(e.key, e.field): e for e in _read(path, name, mtime_ns, size)})
     return tuple(merged.values())
 
 
 @cache
-def _cached(path: Path, name: str, mtime_ns: int, size: int) -> tuple[Entry, ...]:
-    return read(path, name)
+def _by_key(name: str, stamps: _Stamps) -> Mapping[str, Mapping[str, Entry]]:
+    grouped: dict[str, dict[str, Entry]] = {}
+    for e in _merged(name, stamps):
+        grouped.setdefault(e.key, {})[e.field] = e
+    return grouped
 
 
 def keys(name: str, extra: Iterable[Path | str] = ()) -> list[str]:
     """Return the keys of a catalog, sorted."""
-    return sorted({e.key for e in load(name, extra)})
+    return sorted(_by_key(name, _stamps(name, extra)))
 
 
 def item(name: str, key: str, extra: Iterable[Path | str] = ()) -> dict[str, Entry]:
@@ -139,28 +159,47 @@ def item(name: str, key: str, extra: Iterable[Path | str] = ()) -> dict[str, Ent
     Raises:
         UnknownNameError: With the near matches.
     """
-    rows = load(name, extra)
-    found = {e.field: e for e in rows if e.key == key}
-    if not found:
-        raise UnknownNameError(f"no {key!r} in the catalog {name}; {near(key, {e.key for e in rows})}")
-    return found
+    known = _by_key(name, _stamps(name, extra))
+    if key not in known:
+        raise UnknownNameError(f"no {key!r} in the catalog {name}; {near(key, known)}")
+    return dict(known[key])
+
+
+def texts(name: str, column: str, extra: Iterable[Path | str] = ()) -> dict[str, str]:
+    """Return what a text column says of each key, "" if nothing. One row may say it for all rows of its key.
+
+    Raises:
+        CatalogError: Two rows of a key say different things.
+    """
+    return dict(_texts(name, column, _stamps(name, extra)))
 
 
 def text(name: str, key: str, column: str, extra: Iterable[Path | str] = ()) -> str:
-    """Return what a text column says of a key, "" if nothing. One row may say it for all rows of the key.
+    """Return what a text column says of one key; see `texts`.
 
     Raises:
         UnknownNameError: No such key, with the near matches.
-        CatalogError: Two rows say different things.
+        CatalogError: Two rows of a key say different things.
     """
-    said = [e for e in item(name, key, extra).values() if e.extra.get(column)]
-    for other in said[1:]:
-        if other.extra[column] != said[0].extra[column]:
+    known = _texts(name, column, _stamps(name, extra))
+    if key not in known:
+        raise UnknownNameError(f"no {key!r} in the catalog {name}; {near(key, known)}")
+    return known[key]
+
+
+@cache
+def _texts(name: str, column: str, stamps: _Stamps) -> Mapping[str, str]:
+    said: dict[str, Entry] = {}
+    for e in _merged(name, stamps):
+        first = said.setdefault(e.key, e)
+        if not first.extra.get(column):
+            said[e.key] = e
+        elif e.extra.get(column, "") not in ("", first.extra[column]):
             raise CatalogError(
-                f"{other.where}: {column} of {key} is {other.extra[column]!r} here and {said[0].extra[column]!r} at "
-                f"{said[0].where}; rows of one key agree, or leave it empty"
+                f"{e.where}: {column} of {e.key} is {e.extra[column]!r} here and {first.extra[column]!r} at "
+                f"{first.where}; rows of one key agree, or leave it empty"
             )
-    return said[0].extra[column] if said else ""
+    return {key: e.extra.get(column, "") for key, e in said.items()}
 
 
 def find(name: str, spelling: str, extra: Iterable[Path | str] = ()) -> str:
@@ -173,20 +212,30 @@ def find(name: str, spelling: str, extra: Iterable[Path | str] = ()) -> str:
         UnknownNameError: With the near matches.
         CatalogError: Two keys claim the spelling.
     """
+    stamps = _stamps(name, extra)
+    spelt = _spellings(name, stamps)
+    if _folded(spelling) not in spelt:
+        known = {e.key for e in _merged(name, stamps)}
+        known.update(word for e in _merged(name, stamps) for word in _aliases(e))
+        raise UnknownNameError(f"no {spelling!r} in the catalog {name}; {near(spelling, known)}")
+    return spelt[_folded(spelling)].key
+
+
+@cache
+def _spellings(name: str, stamps: _Stamps) -> Mapping[str, Entry]:
     spelt: dict[str, Entry] = {}
-    shown: list[str] = []
-    for e in load(name, extra):
-        words = [e.key, *(w for w in e.extra.get("alias", "").split(SEPARATOR) if w)]
-        shown += words
-        for word in words:
+    for e in _merged(name, stamps):
+        for word in (e.key, *_aliases(e)):
             other = spelt.setdefault(_folded(word), e)
             if other.key != e.key:
                 raise CatalogError(
                     f"{e.where}: {e.key} claims {word!r}, which is {other.key} at {other.where}; take it out"
                 )
-    if _folded(spelling) not in spelt:
-        raise UnknownNameError(f"no {spelling!r} in the catalog {name}; {near(spelling, set(shown))}")
-    return spelt[_folded(spelling)].key
+    return spelt
+
+
+def _aliases(entry: Entry) -> list[str]:
+    return [word for word in entry.extra.get("alias", "").split(SEPARATOR) if word]
 
 
 def _folded(word: str) -> str:
@@ -209,7 +258,7 @@ def price(
 
     Args:
         provider, region, instance: As the vendor writes them: "aws", "us-east-1", "p5.48xlarge".
-        kind: "on_demand" or "spot".
+        kind: "on_demand", "spot" or "reserved_1y".
         extra: Further folders of catalogs.
 
     Raises:
@@ -247,26 +296,43 @@ def grid(region: str, year: int | None = None, extra: Iterable[Path | str] = ())
     Raises:
         UnknownNameError: No such region, or no such year of it.
     """
-    rows = [e for e in load("grids", extra) if e.field.startswith("carbon_intensity")]
-    years = {_year(e): e for e in rows if region in (e.key, e.extra.get("name", ""))}
-    if not years:
-        known = {e.key for e in rows} | {e.extra.get("name", "") for e in rows}
-        raise UnknownNameError(f"no region {region!r} in the catalog grids; {near(region, known)}")
-    if year is not None and year not in years:
-        raise UnknownNameError(
-            f"no year {year} for {region!r} in the catalog grids; {near(str(year), map(str, years))}"
-        )
-    chosen = max(years) if year is None else year
-    entry = years[chosen]
+    chosen, entry = _of_year("grids", "carbon_intensity", "region", region, year, extra)
     return Grid(entry.key, entry.extra.get("name", ""), chosen, entry.value, entry.source_url, entry.source_date, entry)
 
 
-def _year(entry: Entry) -> int:
-    year = entry.field.removeprefix("carbon_intensity_").removesuffix("_gco2e_per_kwh")
+def pue(site: str, year: int | None = None, extra: Iterable[Path | str] = ()) -> Entry:
+    """Return the power usage effectiveness of a site, a company, or the industry: facility power / IT power, a yearly mean.
+
+    Args:
+        site: Key ("google", "industry-average") or name.
+        year: A year, or None for the newest there is.
+        extra: Further folders of catalogs.
+
+    Raises:
+        UnknownNameError: No such site, or no such year of it.
+    """
+    return _of_year("pue", "pue", "site", site, year, extra)[1]
+
+
+def _of_year(
+    name: str, start: str, what: str, key: str, year: int | None, extra: Iterable[Path | str]
+) -> tuple[int, Entry]:
+    """Return the row of a year, or the newest, of a key or of its text in the column `name`."""
+    rows = [e for e in load(name, extra) if e.field.startswith(start)]
+    years = {_year(e, start): e for e in rows if key in (e.key, e.extra.get("name", ""))}
+    if not years:
+        known = {e.key for e in rows} | {e.extra.get("name", "") for e in rows}
+        raise UnknownNameError(f"no {what} {key!r} in the catalog {name}; {near(key, known)}")
+    if year is not None and year not in years:
+        raise UnknownNameError(f"no year {year} for {key!r} in the catalog {name}; {near(str(year), map(str, years))}")
+    chosen = max(years) if year is None else year
+    return chosen, years[chosen]
+
+
+def _year(entry: Entry, start: str) -> int:
+    year = entry.field.removeprefix(f"{start}_").removesuffix("_gco2e_per_kwh")
     if not year.isdecimal():
-        raise CatalogError(
-            f"{entry.where}: field {entry.field!r} has no year; write carbon_intensity_2024, in gCO2e/kWh"
-        )
+        raise CatalogError(f"{entry.where}: field {entry.field!r} has no year; write {start}_2024")
     return int(year)
 
 

@@ -70,6 +70,25 @@ RANGES: Mapping[tuple[str, str], tuple[float, float]] = MappingProxyType(
         ("cpu_power", "power"): (0.0, 5.0),
     }
 )
+#: Fields that count something, by catalog; their values are whole.
+WHOLE: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "nodes": ("accelerators",),
+        "architectures": (
+            *("layers", "encoder_layers", "decoder_layers", "hidden", "heads", "kv_heads", "head_size", "ffn", "gated"),
+            *(
+                "vocab",
+                "tied",
+                "positions",
+                "experts",
+                "active_experts",
+                "max_seq_len",
+                "parameters",
+                "active_parameters",
+            ),
+        ),
+    }
+)
 #: In a note, with a reason: the value is known to lie above the plausible range. Less than the lowest is never accepted.
 EXCUSE = "outside range:"
 
@@ -173,6 +192,10 @@ def _check_range(name: str, where: str, cells: Mapping[str, str], value: float, 
     low, high = next(
         (r for (c, start), r in RANGES.items() if c == name and cells["field"].startswith(start)), (0.0, math.inf)
     )
+    if cells["field"] in WHOLE.get(name, ()) and not value.is_integer():
+        raise CatalogError(
+            f"{where}: {cells['key']} {cells['field']} is {value:g}; it counts something, give a whole number"
+        )
     ok = math.isfinite(value) and low < value and (value < high or EXCUSE in cells["note"])
     if not ok:
         raise CatalogError(

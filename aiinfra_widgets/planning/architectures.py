@@ -22,13 +22,10 @@ def names(kind: str = "", extra: Iterable[Path | str] = ()) -> list[str]:
     Raises:
         UnknownNameError: No architecture is of that kind.
     """
-    keys = catalog.keys("architectures", extra)
-    if not kind:
-        return keys
-    kinds = {key: catalog.text("architectures", key, "kind", extra) for key in keys}
-    if kind not in kinds.values():
+    kinds = catalog.texts("architectures", "kind", extra)
+    if kind and kind not in kinds.values():
         raise UnknownNameError(f"no architecture of kind {kind!r}; {near(kind, set(kinds.values()))}")
-    return [key for key in keys if kinds[key] == kind]
+    return sorted(key for key, its in kinds.items() if not kind or its == kind)
 
 
 def facts(name: str, extra: Iterable[Path | str] = ()) -> dict[str, Entry]:

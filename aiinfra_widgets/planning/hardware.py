@@ -27,8 +27,10 @@ PRECISIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "int8": (),
     }
 )
-#: Formats of one width run through the same units, so a share of the peak measured in one holds in the other.
+#: Formats that mostly run through one unit, so that a share of the peak measured in one holds in the other.
 _SIBLING = {"bf16": "fp16", "fp16": "bf16"}
+#: Above this rate per watt (H100: 1.41e12, A100: 0.78e12) a GPU cannot hold its clock in a whole job; see Accelerator.is_newer.
+POWER_BOUND_FLOPS_PER_W = 1e12
 #: Scope of a number that nobody measured or published; such a row says why in its note.
 ASSUMED = "assumed"
 
@@ -61,9 +63,9 @@ def peak(name: str, precision: str, extra: Iterable[Path | str] = ()) -> Entry:
     """
     key, wanted = catalog.find("accelerators", name, extra), precision_key(precision)
     sheet = catalog.item("accelerators", key, extra)
-    for field in (f"peak_{wanted}_dense_flops", f"peak_{wanted}_flops"):
-        if field in sheet:
-            return sheet[field]
+    found = _peak_row(sheet, wanted)
+    if found:
+        return found
     has = ", ".join(
         f.removeprefix("peak_").removesuffix("_flops").removesuffix("_dense") for f in sheet if f[:4] == "peak"
     )
@@ -72,11 +74,15 @@ def peak(name: str, precision: str, extra: Iterable[Path | str] = ()) -> Entry:
     )
 
 
+def _peak_row(sheet: Mapping[str, Entry], precision: str) -> Entry | None:
+    return sheet.get(f"peak_{precision}_dense_flops") or sheet.get(f"peak_{precision}_flops")
+
+
 def achievable(name: str, precision: str, extra: Iterable[Path | str] = ()) -> Entry:
     """Return the row that says which share of its peak the best large matrix product of a device reaches.
 
-    The row of the format itself comes first, then that of the other 16-bit format (same units), then the one for all
-    formats, whose scope is "assumed".
+    The row of the format itself comes first, then that of the other 16-bit format where both have one rate (one unit
+    runs both), then the one for all formats, whose scope is "assumed".
 
     Raises:
         UnknownNameError: No such device or format.
@@ -84,9 +90,11 @@ def achievable(name: str, precision: str, extra: Iterable[Path | str] = ()) -> E
     """
     key, wanted = catalog.find("accelerators", name, extra), precision_key(precision)
     sheet = catalog.item("accelerators", key, extra)
-    for field in (wanted, _SIBLING.get(wanted, wanted)):
-        if f"achievable_matmul_{field}_frac" in sheet:
-            return sheet[f"achievable_matmul_{field}_frac"]
+    own, other = (_peak_row(sheet, p) for p in (wanted, _SIBLING.get(wanted, wanted)))
+    same_rate = own is not None and other is not None and own.value == other.value
+    for measured in (wanted, _SIBLING.get(wanted, wanted)) if same_rate else (wanted,):
+        if f"achievable_matmul_{measured}_frac" in sheet:
+            return sheet[f"achievable_matmul_{measured}_frac"]
     if "achievable_matmul_frac" not in sheet:
         raise CatalogError(
             f"{key} has no row achievable_matmul_{wanted}_frac; measure it (aiinfra calibrate) and add it, "
@@ -108,12 +116,24 @@ def accelerator(name: str, precision: str, extra: Iterable[Path | str] = ()) -> 
         CatalogError: A number that the device lacks.
     """
     sheet = catalog.item("accelerators", catalog.find("accelerators", name, extra), extra)
+    half = _half_precision(sheet, peak(name, precision, extra))
+    watts = sheet.get("power_max_w")
     return Accelerator(
         peak_flops=peak(name, precision, extra).value,
         achievable_frac=achievable(name, precision, extra).value,
         memory_bytes=_need(sheet, "memory_capacity_bytes"),
         memory_bandwidth_bytes_per_s=_need(sheet, "memory_bandwidth_bytes_per_s"),
+        peak_16bit_flops=half,
+        is_newer=watts is not None and not watts.key.startswith("tpu") and half / watts.value > POWER_BOUND_FLOPS_PER_W,
     )
+
+
+def _half_precision(sheet: Mapping[str, Entry], own: Entry) -> float:
+    """The rate in which attention and the output projection run: 16 bits, or the format itself where that is wider."""
+    if own.field.startswith(("peak_fp32", "peak_tf32")):
+        return own.value
+    found = [sheet[f] for f in ("peak_bf16_dense_flops", "peak_fp16_dense_flops") if f in sheet]
+    return found[0].value if found else own.value
 
 
 def cluster(node: str, precision: str, extra: Iterable[Path | str] = ()) -> Cluster:
@@ -131,12 +151,12 @@ def cluster(node: str, precision: str, extra: Iterable[Path | str] = ()) -> Clus
     key = catalog.find("nodes", node, extra)
     facts = catalog.item("nodes", key, extra)
     inside, between = (
-        catalog.item("links", catalog.text("nodes", key, column, extra), extra)
+        catalog.item("links", _referred(facts, key, column, "links", extra), extra)
         for column in ("node_link", "fabric_link")
     )
     per_node = _need(facts, "accelerators")
     return Cluster(
-        accelerator=accelerator(catalog.text("nodes", key, "accelerator", extra), precision, extra),
+        accelerator=accelerator(_referred(facts, key, "accelerator", "accelerators", extra), precision, extra),
         per_node=int(per_node),
         node_bandwidth_oneway_bytes_per_s=_need(inside, "bandwidth_oneway_bytes_per_s"),
         node_latency_s=_need(inside, "latency_s"),
@@ -158,12 +178,12 @@ def node_for(name: str, source: str = "", extra: Iterable[Path | str] = ()) -> s
         UnknownNameError: No such accelerator, or none of the nodes has it.
     """
     key = catalog.find("accelerators", name, extra)
-    nodes = [node for node in catalog.keys("nodes", extra) if catalog.text("nodes", node, "accelerator", extra) == key]
-    if source:
-        for node in nodes:
-            if source in catalog.text("nodes", node, "used_by", extra).split("|"):
-                return node
-    usual = [node for node in nodes if catalog.text("nodes", node, "usual", extra) == "yes"]
+    accelerators, users, marks = (catalog.texts("nodes", c, extra) for c in ("accelerator", "used_by", "usual"))
+    nodes = [node for node, device in accelerators.items() if device == key]
+    for node in nodes:
+        if source and source in users[node].split(catalog.SEPARATOR):
+            return node
+    usual = [node for node in nodes if marks[node] == "yes"]
     if len(usual) != 1:
         raise UnknownNameError(
             f"the catalog nodes says of {len(usual)} nodes that {key} usually sits in them; it has {nodes or 'none'} with that "
@@ -180,6 +200,18 @@ def cluster_for(name: str, precision: str, source: str = "", extra: Iterable[Pat
         CatalogError: A number that one of them lacks.
     """
     return cluster(node_for(name, source, extra), precision, extra)
+
+
+def _referred(facts: Mapping[str, Entry], node: str, column: str, other: str, extra: Iterable[Path | str]) -> str:
+    """The key of another catalog that a text column of a node names."""
+    said = catalog.text("nodes", node, column, extra)
+    known = catalog.keys(other, extra)
+    if said not in known:
+        where = next((e.where for e in facts.values() if e.extra.get(column)), next(iter(facts.values())).where)
+        raise CatalogError(
+            f"{where}: {column} of {node} is {said!r}, no key of the catalog {other}; {near(said, known)}"
+        )
+    return said
 
 
 def _need(facts: Mapping[str, Entry], field: str) -> float:

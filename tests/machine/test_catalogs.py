@@ -1,4 +1,4 @@
-"""The shipped catalogs are whole and plausible, and a bad row of anybody's is refused with file and line."""
+"""Catalogs are asked by exact name, a learner's rows join ours, and a bad row of anybody's is refused with file and line."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ import pytest
 
 from aiinfra_widgets.errors import CatalogError, UnknownNameError
 from aiinfra_widgets.machine import catalog
-from aiinfra_widgets.machine.rows import COLUMNS, EXCUSE, UNITS, read
+from aiinfra_widgets.machine.rows import COLUMNS, UNITS, read
 
 HEADER = ",".join(COLUMNS)
 GOOD = "mine-1,power_idle,1,W,per_vcpu,https://example.org/a,2026-01,2026-02-03,"
@@ -21,91 +21,6 @@ def written(folder: Path, name: str, *rows: str, header: str = HEADER) -> Path:
     path = folder / f"{name}.csv"
     path.write_text("\n".join([header, *rows]) + "\n")
     return path
-
-
-# --- what we ship ---
-
-
-@pytest.mark.parametrize("name", catalog.NAMES)
-def test_every_row_has_unit_source_and_dates_that_are_not_in_the_future(name):
-    rows = catalog.load(name)
-    assert len(rows) > 10
-    for e in rows:
-        assert e.key
-        assert e.field
-        assert e.unit in {base for base, _, _ in UNITS.values()}, e.where
-        assert e.scope
-        assert e.source_url.startswith("https://"), e.where
-        assert e.age_days(date(2026, 11, 20)) >= 0, e.where
-        assert e.checked_on is None or e.checked_on >= date(2026, 1, 1), e.where
-        assert e.value > 0, e.where
-
-
-@pytest.mark.parametrize("name", catalog.NAMES)
-def test_a_row_that_nobody_checked_says_so_in_words(name):
-    for e in catalog.load(name):
-        if e.checked_on is None:
-            assert "from memory" in e.note, e.where
-
-
-def test_grids_are_plausible_and_the_known_bad_row_is_gone():
-    rows = catalog.load("grids")
-    assert all(0 < e.value < 1500 and e.unit == "gCO2e/kWh" for e in rows)
-    assert "CAF" not in {e.key for e in rows}
-    assert all("CC BY-SA 4.0" in e.note and "Ember" in e.note for e in rows)
-
-
-def test_processors_draw_more_when_busy_and_the_known_bad_row_is_gone():
-    names = catalog.keys("cpu_power")
-    assert "epyc-5th-gen" not in names
-    for name in names:
-        watts = catalog.cpu_watts(name)
-        assert 0 < watts.idle_w < watts.busy_w
-        assert watts.busy_w < 5 or EXCUSE in watts.entry.note
-        assert watts.busy_w < 10
-
-
-def test_prices_are_per_hour_dated_to_the_day_and_spot_is_cheaper():
-    by_key: dict[str, dict[str, float]] = {}
-    for e in catalog.load("prices"):
-        assert e.unit == "USD/h"
-        assert len(e.source_date) == 10
-        by_key.setdefault(e.key, {})[e.field] = e.value
-    both = [f for f in by_key.values() if len(f) == 2]
-    assert len(both) > 20
-    assert all(f["spot_usd_per_h"] < f["on_demand_usd_per_h"] for f in both)
-
-
-def test_accelerators_are_ordered_as_physics_wants():
-    for key in catalog.keys("accelerators"):
-        sheet = catalog.item("accelerators", key)
-        peak = {
-            n.removeprefix("peak_").removesuffix("_flops"): e.value for n, e in sheet.items() if n.startswith("peak")
-        }
-        assert {"memory_capacity_bytes", "memory_bandwidth_bytes_per_s"} <= set(sheet), key
-        for slow, fast in [("fp32", "tf32_dense"), ("tf32_dense", "bf16_dense"), ("bf16_dense", "fp8_dense")]:
-            if slow in peak and fast in peak:
-                assert peak[slow] < peak[fast], key
-        if "bf16_dense" in peak and "fp16_dense" in peak:
-            assert peak["bf16_dense"] == peak["fp16_dense"], key
-        # Machine balance of real parts: 20 to 700 flop for a byte of memory traffic. A slip of 1000 falls out of it.
-        balance = max(peak.values()) / sheet["memory_bandwidth_bytes_per_s"].value
-        assert 20 < balance < 1000, key
-        assert all("dense" in e.scope for n, e in sheet.items() if n.startswith("peak")), key
-
-
-def test_links_say_their_direction():
-    assert all("one direction" in e.scope and "per_" in e.scope for e in catalog.load("links"))
-    assert catalog.item("links", "infiniband-ndr")["bandwidth_oneway_bytes_per_s"].value == 50e9
-    # PCIe from its definition: 16 lanes of 32 GT/s, 128 of 130 bits are data.
-    pcie = catalog.item("links", "pcie-5-x16")["bandwidth_oneway_bytes_per_s"].value
-    assert pcie == pytest.approx(32e9 * 16 * 128 / 130 / 8, rel=1e-4)
-
-
-def test_attribution_is_where_the_licences_want_it():
-    notice = (Path(__file__).parents[2] / "NOTICE").read_text()
-    for words in ("Ember", "CC BY-SA 4.0", "Cloud Carbon Footprint", "SPECpower", "karpenter-provider-aws"):
-        assert words in notice
 
 
 # --- asking ---
@@ -146,7 +61,8 @@ def test_unknown_names_are_refused_with_the_near_ones(ask, hint):
 
 def test_a_device_is_found_by_what_its_driver_calls_it():
     assert catalog.accelerator("NVIDIA H200") == catalog.item("accelerators", "h200-sxm-141gb")
-    assert set(catalog.DEVICE_NAMES.values()) <= set(catalog.keys("accelerators"))
+    assert catalog.find("accelerators", "NVIDIA H100 80GB HBM3") == "h100-sxm5-80gb"
+    assert catalog.find("accelerators", "nvidia_h100  80gb-hbm3") == "h100-sxm5-80gb"
 
 
 def test_units_agree_with_pint():
@@ -155,6 +71,7 @@ def test_units_agree_with_pint():
     registry.define("FLOP = count")
     registry.define("USD = [currency]")
     registry.define("gCO2e = gram")
+    registry.define("tCO2e = 1e6 gram")
     words = {"B": "byte", "MB": "megabyte", "GB": "gigabyte", "TB": "terabyte", "MiB": "mebibyte", "GiB": "gibibyte"}
 
     def spelt(unit: str) -> str:
