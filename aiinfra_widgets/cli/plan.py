@@ -59,40 +59,54 @@ def plan(
 ) -> None:
     """Find the best plans of a training job under limits, and say what binds. All numbers are modelled, none is measured."""
     from ..planning.architectures import transformer
-    from ..planning.offers import CLOUD_PUE, Limits, owned, rented
     from ..planning.plans import PlanSpace
     from ..planning.search import search
     from . import DONE, FAILED, show
 
-    limits = Limits(
+    limits = _limits(memory, deadline, budget, carbon)
+    offers = _offers(node, nodes, price, instance, kind, precision=precision, grid=grid, pue=pue)
+    space = PlanSpace(tp_across_nodes=tp_across_nodes)
+    found = search(transformer(model, seq_len), offers, batch, tokens=tokens, steps=steps, limits=limits, space=space)
+    if json_:
+        show.as_json(as_data(found, limits))
+    else:
+        print(
+            f"# {model}, {seq_len} tokens a sequence, {batch} sequences a step, {found.steps:,} steps, on {nodes} x {node}"
+        )
+        _print(found, offers)
+    raise typer.Exit(DONE if found.best else FAILED)
+
+
+def _limits(memory: str | None, deadline: str | None, budget: float | None, carbon: str | None) -> Limits:
+    from ..planning.offers import Limits
+
+    return Limits(
         None if memory is None else _amount("memory", memory, "byte"),
         math.inf if deadline is None else _amount("deadline", deadline, "second"),
         math.inf if budget is None else budget,
         math.inf if carbon is None else _amount("carbon", carbon, "gram"),
     )
-    asked: dict[str, Any] = {"precision": precision, "grid": grid, "pue": CLOUD_PUE if pue is None else pue}
-    offers = (
-        rented(node, _counts(nodes), instances=instance or (), kinds=kind or ("on_demand",), **asked)
-        if price is None
-        else [owned(node, _counts(nodes), price, **asked)]
-    )
-    found = search(
-        transformer(model, seq_len),
-        offers,
-        batch,
-        tokens=tokens,
-        steps=steps,
-        limits=limits,
-        space=PlanSpace(tp_across_nodes=tp_across_nodes),
-    )
-    if json_:
-        show.as_json(as_data(found, limits))
-    else:
-        print(
-            f"# {model}, {seq_len} tokens a sequence, {batch} sequences a step, {found.steps:,} steps on up to {nodes} x {node}"
+
+
+def _offers(
+    node: str, nodes: str, price: float | None, instances: list[str] | None, kinds: list[str] | None, **asked: Any
+) -> list[Offer]:
+    """Return the catalog's offers, or the one at the caller's own price.
+
+    Raises:
+        SpecError: A price of one's own beside names of the catalog.
+    """
+    from ..planning.offers import CLOUD_PUE, owned, rented
+
+    if asked["pue"] is None:
+        asked["pue"] = CLOUD_PUE
+    if price is None:
+        return rented(node, _counts(nodes), instances=instances or (), kinds=kinds or ("on_demand",), **asked)
+    if instances or kinds:
+        raise SpecError(
+            f"price: got {price:g} beside --instance or --kind, which take the catalog's price; give one of the two"
         )
-        _print(found, offers)
-    raise typer.Exit(DONE if found.best else FAILED)
+    return [owned(node, _counts(nodes), price, **asked)]
 
 
 def as_data(found: SearchResult, limits: Limits) -> dict[str, Any]:
@@ -107,6 +121,7 @@ def as_data(found: SearchResult, limits: Limits) -> dict[str, Any]:
         "method": "modelled",
         "steps": found.steps,
         "limits": {k: None if v in (None, math.inf) else v for k, v in asdict(limits).items()},
+        "notes": list(found.notes),
         "assumed": _assumed(found.offers),
         "num_layouts": found.num_layouts,
         "num_plans": found.num_plans,
@@ -162,6 +177,8 @@ def _print(found: SearchResult, offers: list[Offer]) -> None:
         for objective in found.best:
             for told in found.why(objective):
                 out.print(f"  {_BEST[objective]}: {told}", highlight=False, soft_wrap=True)
+    for note in found.notes:
+        out.print(f"\n{note}", highlight=False, soft_wrap=True)
     out.print("\nassumed: " + "; ".join(_assumed(offers)), highlight=False, soft_wrap=True)
     out.print(
         "All numbers are modelled, none is measured: no failures, checkpoints or waiting in a queue.", highlight=False

@@ -293,7 +293,7 @@ def _numbers(model: Transformer, world_size: int, batch: int, per_node: int, spa
     """Return degrees, micro-batches, ZeRO stage and sequence parallelism of all plans of one number of ranks."""
 
     def pick(given: Sequence[int] | None, number: Any) -> list[int]:
-        return list(given) if given else [d for d in divisors(number) if world_size % d == 0]
+        return list(given) if given is not None else [d for d in divisors(number) if world_size % d == 0]
 
     columns: Columns = _cross(
         {},
@@ -308,11 +308,13 @@ def _numbers(model: Transformer, world_size: int, batch: int, per_node: int, spa
             f"allow more values, or another number of nodes"
         )
     columns["dp_size"] = world_size // (columns["tp_size"] * columns["pp_size"] * columns["cp_size"])
-    columns = _cross(columns, ep_size=space.ep_sizes or divisors(model.experts))
+    columns = _cross(columns, ep_size=divisors(model.experts) if space.ep_sizes is None else space.ep_sizes)
     node = [] if space.tp_across_nodes else [NODE_RULE]
     for rule in (*DEGREE_RULES, *node):
         columns = _obey(model, columns, per_node, rule, world_size)
-    columns = _cross(columns, micro_batch_size=space.micro_batch_sizes or divisors(batch))
+    columns = _cross(
+        columns, micro_batch_size=divisors(batch) if space.micro_batch_sizes is None else space.micro_batch_sizes
+    )
     columns["global_batch_size"] = np.full(len(columns["dp_size"]), float(batch))
     columns = _obey(model, columns, per_node, BATCH_RULE, world_size)
     columns = _cross(columns, zero_stage=space.zero_stages, sequence_parallel=space.sequence_parallel)
@@ -326,7 +328,7 @@ def _numbers(model: Transformer, world_size: int, batch: int, per_node: int, spa
 def _worded(model: Transformer, numbers: Columns, space: PlanSpace) -> Iterator[Columns]:
     """Yield the same plans once per combination of words, with the interleaving that the schedule allows."""
     plain = next((s for s in space.schedules if s != "interleaved"), space.schedules[0])
-    chunks = space.interleaves or divisors(model.layers)[1:]
+    chunks = divisors(model.layers)[1:] if space.interleaves is None else space.interleaves
     ready: dict[str, Columns] = {}
     for schedule, recompute in product(space.schedules, space.recomputes):
         if schedule not in ready:

@@ -59,6 +59,7 @@ class SearchResult:
         front: Rows on the Pareto front over the objectives, the quickest first.
         binding: By objective, the limits whose relaxation would improve it, the most effective first.
         dead_end: Why no plan is left, else None.
+        notes: Numbers of nodes that no plan suits, and why.
     """
 
     model: Transformer
@@ -73,6 +74,7 @@ class SearchResult:
     front: Any
     binding: dict[str, tuple[Binding, ...]]
     dead_end: Dead | None
+    notes: tuple[str, ...]
     _plans: dict[str, Any] = field(repr=False)
 
     def why(self, objective: str) -> list[str]:
@@ -147,23 +149,8 @@ def search(
     num_steps = _steps(model, global_batch_size, tokens, steps)
     objectives = _objectives(offers, limits)
     plans = _Plans(model, global_batch_size, space, limits, predict, memory)
-    parts = []
-    for cluster, precision in dict.fromkeys((o.cluster, o.precision) for o in offers):
-        members = [i for i, o in enumerate(offers) if (o.cluster, o.precision) == (cluster, precision)]
-        counts = sorted({int(n) for i in members for n in offers[i].node_counts})
-        seen = plans.predict_all(cluster, precision, counts, [offers[i].node_counts for i in members])
-        parts += [_placed(i, offers[i], seen, num_steps) for i in members]
-    if not plans.considered:
-        raise plans.problem or ModelInputError("no offer, so no plan; give at least one")
-    table = {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
-    limit = {
-        "memory_bytes": np.asarray([limits.memory_bytes or float(o.cluster.accelerator.memory_bytes) for o in offers])[
-            table["offer"]
-        ],
-        "time_s": limits.deadline_s,
-        "cost_usd": limits.budget_usd,
-        "carbon_gco2e": limits.carbon_gco2e,
-    }
+    table = _table(plans, offers, num_steps)
+    limit = _limit_of(table, offers, limits)
     within = {c: (table[c] <= limit[c]) | (limit[c] == inf) for c in CONSTRAINTS}
     table["feasible"] = np.logical_and.reduce(list(within.values()))
     feasible = np.flatnonzero(table["feasible"])
@@ -181,8 +168,33 @@ def search(
         _front(feasible, [table[o] for o in objectives]),
         {o: bindings(o, row, table, within, limit) for o, row in best.items()},
         None if len(feasible) else dead_end(table, within, limit, plans.considered),
+        tuple(dict.fromkeys(f"{nodes} nodes left out: {error}" for nodes, error in plans.skipped)),
         plans.whole(),
     )
+
+
+def _table(plans: _Plans, offers: Sequence[Offer], steps: int) -> dict[str, Any]:
+    """Return one row per plan and offer; offers of one cluster share what is predicted for it."""
+    parts = []
+    for cluster, precision in dict.fromkeys((o.cluster, o.precision) for o in offers):
+        members = [i for i, o in enumerate(offers) if (o.cluster, o.precision) == (cluster, precision)]
+        counts = sorted({int(n) for i in members for n in offers[i].node_counts})
+        seen = plans.predict_all(cluster, precision, counts, [offers[i].node_counts for i in members])
+        parts += [_placed(i, offers[i], seen, steps) for i in members]
+    if not plans.considered:
+        raise plans.skipped[0][1] if plans.skipped else ModelInputError("no offer, so no plan; give at least one")
+    return {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
+
+
+def _limit_of(table: dict[str, Any], offers: Sequence[Offer], limits: Limits) -> dict[str, Any]:
+    """Return each constraint's limit: one number, or for memory one per row, as devices differ."""
+    memory = [limits.memory_bytes or float(o.cluster.accelerator.memory_bytes) for o in offers]
+    return {
+        "memory_bytes": np.asarray(memory)[table["offer"]],
+        "time_s": limits.deadline_s,
+        "cost_usd": limits.budget_usd,
+        "carbon_gco2e": limits.carbon_gco2e,
+    }
 
 
 def _front(rows: Any, values: list[Any]) -> Any:
@@ -201,7 +213,7 @@ class _Plans:
         self.model, self.batch, self.space, self.limits = model, batch, space, limits
         self._predict, self._memory = predict, memory
         self.layouts = self.considered = 0
-        self.problem: ModelInputError | None = None
+        self.skipped: list[tuple[int, ModelInputError]] = []
         self._blocks: list[dict[str, Any]] = []
         self._shared: dict[tuple[Any, ...], int] = {}
 
@@ -220,19 +232,20 @@ class _Plans:
             space = replace(self.space, base=replace(self.space.base, precision=precision))
             times = sum(nodes in w for w in offered)
             try:
-                for plan in plan_blocks(self.model, nodes * per_node, self.batch, per_node, space, BLOCK_ROWS):
-                    need_bytes = np.asarray(self._memory(self.model, plan).total_bytes, dtype=float)
-                    self.layouts += len(need_bytes)
-                    self.considered += times * len(need_bytes)
-                    near = need_bytes <= limit
-                    if near.any():
-                        self._add(_taken(plan, near), need_bytes[near], cluster, nodes)
-                    elif need_bytes.min() < least[0]:
-                        at = np.arange(len(need_bytes)) == need_bytes.argmin()
-                        least = (float(need_bytes.min()), _taken(plan, at))
-                        least_nodes = nodes
+                blocks = list(plan_blocks(self.model, nodes * per_node, self.batch, per_node, space, BLOCK_ROWS))
             except ModelInputError as error:
-                self.problem = self.problem or error
+                self.skipped.append((nodes, error))
+                continue
+            for plan in blocks:
+                need_bytes = np.asarray(self._memory(self.model, plan).total_bytes, dtype=float)
+                self.layouts += len(need_bytes)
+                self.considered += times * len(need_bytes)
+                near = need_bytes <= limit
+                if near.any():
+                    self._add(_taken(plan, near), need_bytes[near], cluster, nodes)
+                elif need_bytes.min() < least[0]:
+                    at = np.arange(len(need_bytes)) == need_bytes.argmin()
+                    least, least_nodes = (float(need_bytes.min()), _taken(plan, at)), nodes
         if len(self._blocks) == first and least[1] is not None:
             self._add(least[1], np.array([least[0]]), cluster, least_nodes)
         return self._columns(first)
