@@ -29,7 +29,9 @@ def reserved_cost_usd(
     Valid when: no part of the commitment is sold on. Off by: no interest on what is paid ahead.
     Source: the providers' terms of reserved instances and committed use.
     """
-    need("upfront_usd_per_node", upfront_usd_per_node)
+    hint = "a price is never below 0; check the catalog row"
+    need("price_usd_per_node_hour", price_usd_per_node_hour, hint=hint)
+    need("upfront_usd_per_node", upfront_usd_per_node, hint=hint)
     return rented_cost_usd(num_nodes, commitment_s, price_usd_per_node_hour) + num_nodes * upfront_usd_per_node
 
 

@@ -155,7 +155,7 @@ def test_owning_pays_from_its_break_even_use():
 @pytest.mark.parametrize(
     ("call", "text"),
     [
-        (lambda: reserved_cost_usd(1, 1, -1), "price"),
+        (lambda: reserved_cost_usd(1, 1, -1), "never below 0"),
         (lambda: reserved_cost_usd(1, 1, 1, -1), "upfront"),
         (lambda: price_per_used_hour_usd(-1, 0.5), "never below 0"),
         (lambda: price_per_used_hour_usd(1, 0), "never used"),
