@@ -20,12 +20,14 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("quantities",),
     ("machine", "models"),
+    ("planning",),
+    ("validation",),
     ("spec",),
     ("experiment",),
     ("runs",),
     ("bill", "comparison", "launch", "ranks", "workloads"),
     ("summary",),
-    ("experiments",),
+    ("claims", "experiments"),
     ("widgets", "reports"),
     ("cli",),
 )
@@ -51,7 +53,7 @@ LAZY = ("pynvml",)
 PURE = "models"
 PURE_IMPORTS = {
     *("__future__", "abc", "bisect", "collections", "dataclasses", "enum", "fractions", "functools"),
-    *("heapq", "itertools", "math", "numbers", "numpy", "operator", "statistics", "typing"),
+    *("heapq", "itertools", "math", "numbers", "numpy", "operator", "statistics", "types", "typing"),
 }
 
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -10,108 +10,67 @@ import typer
 from rich.markup import escape
 
 if TYPE_CHECKING:
-    from ..validation.validate import Group, Validation
+    from ..validation.report import Table
 
-#: What a pool's errors are of, for a person.
-POOL_WORDS = {
-    "iteration_time": "time of a training step, from any performance metric",
-    "time_to_train_ratio": "time to train against the smallest system of its submitter",
-    "serving_time": "time per token of serving",
-    "memory": "memory per accelerator",
-    "communication": "bandwidth of collectives and copies",
-    "power_energy": "power and energy",
-    "derived": "values that others computed from other rows: no evidence",
-}
-#: Reasons that are printed for rows that are not expressed; --json has all.
+#: Reasons that are printed for rows that are not predicted; --json has all.
 _SHOWN = 12
 
 
 def validate(
     csv: Annotated[
-        Path | None,
-        typer.Argument(help="Published rows; the columns are those of data/published.csv.", show_default="ours"),
+        Path | None, typer.Argument(help="Published rows, with the columns of data/published.csv.", show_default="ours")
     ] = None,
     cross: Annotated[
         bool, typer.Option("--cross/--no-cross", help="Also fit without each source, and predict that source.")
     ] = True,
+    fit: Annotated[
+        bool, typer.Option("--fit", help="Fit the parameters to these rows first, instead of using ours.")
+    ] = False,
     strict: Annotated[bool, typer.Option(help="Fail where a row cannot be expressed.")] = False,
     json_: Annotated[
         bool, typer.Option("--json", help="Print one JSON object on standard output, and nothing else there.")
     ] = False,
+    markdown: Annotated[bool, typer.Option(help="Print the tables as Markdown, as in docs/validation.md.")] = False,
 ) -> None:
     """Run every model on published measured rows with one parameter set, and print how far off each group is."""
-    from ..validation import rows as table
+    from ..models.transformer import PARAMETERS
+    from ..validation import report
+    from ..validation import rows as published
+    from ..validation.validate import fit_parameters, fitted_ids
     from ..validation.validate import validate as run
     from . import show
 
-    ours = table.read(table.shipped())
-    published = ours if csv is None else table.read(csv)
-    found = run(published, cross=cross, fitted_on=[r["id"] for r in ours if r["kind"] in ("perf", "scaling")])
-    left = [r for r in found.results if r.error is None]
+    ours = published.read(published.shipped())
+    rows = ours if csv is None else published.read(csv)
+    seen = fitted_ids(rows if fit else ours)
+    found = run(rows, fit_parameters(rows) if fit else PARAMETERS, cross=cross, fitted_on=seen)
     if json_:
         show.as_json(found.record())
+    elif markdown:
+        print(report.markdown(found))
     else:
-        _print(found)
+        reasons = report.left_out(found)
+        _print(report.groups(found), report.pools(found), report.rules(found))
+        if fit:
+            _print(report.parameters(found))
+        if reasons.rows:
+            _print(report.Table(reasons.columns, reasons.rows[:_SHOWN], reasons.left))
+        if len(reasons.rows) > _SHOWN:
+            show.console().print(f"and {len(reasons.rows) - _SHOWN} other reasons; --json has them all")
+    left = [r for r in found.results if r.error is None]
     if strict and left:
-        print(f"{len(left)} rows could not be expressed; the first: {left[0].reason}", file=sys.stderr)
+        print(f"aiinfra: {len(left)} rows are not predicted; the first: {left[0].reason}", file=sys.stderr)
         raise typer.Exit(2)
 
 
-def _print(found: Validation) -> None:
+def _print(*tables: Table) -> None:
     from . import show
 
-    out = show.console()
-    out.print(_groups(found))
-    out.print()
-    pools = show.new_table("pool", "rows", "error (mean absolute)", "of")
-    for pool, figures in found.pooled().items():
-        pools.add_row(pool, str(figures["rows"]), f"{figures['mape']:.1f} %", POOL_WORDS[pool])
-    out.print(pools)
-    out.print()
-    rules = show.new_table(
-        "on the time of a training step", "rows", "error", "each source predicted without its own rows"
-    )
-    crossed = found.cross_validated()
-    jobs = found.pooled().get("iteration_time")
-    if jobs:
-        without = f"{crossed['mape']:.1f} % ({crossed['rows']} rows of transformers)" if crossed else "not asked for"
-        rules.add_row("these models, one parameter set", str(jobs["rows"]), f"{jobs['mape']:.1f} %", without)
-    for b in found.baselines:
-        held = "" if b.held_out_mape is None else f"{b.held_out_mape:.1f} %"
-        rules.add_row(b.name, str(b.rows), f"{b.mape:.1f} %", held)
-    out.print(rules)
-    _print_left(found)
-
-
-def _groups(found: Validation) -> object:
-    from . import show
-
-    table = show.new_table("source", "kind, metric", "rows", "expressed", "error", "median", "bias", "worst row")
-    for g in found.groups:
-        name = f"{g.source}{' · ' + g.table if g.table else ''}"
-        cells = (
-            [f"{g.mape:.1f} %", f"{g.median:.1f} %", f"{g.bias:+.1f} %", _worst(g)] if g.expressed else ["", "", "", ""]
-        )
-        table.add_row(escape(name), f"{g.kind}, {g.metric}", str(g.rows), str(g.expressed), *cells)
-    return table
-
-
-def _worst(g: Group) -> str:
-    return f"{g.worst} {g.worst_error:+.0f} %"
-
-
-def _print_left(found: Validation) -> None:
-    from . import show
-
-    left = [r for r in found.results if r.error is None]
-    if not left:
-        return
-    out = show.console()
-    reasons: dict[str, list[str]] = {}
-    for r in left:
-        reasons.setdefault(r.reason.split(": ", 1)[-1], []).append(r.row.where)
-    out.print(f"\n{len(left)} of {len(found.results)} rows are not predicted:")
-    for reason, places in sorted(reasons.items(), key=lambda item: -len(item[1]))[:_SHOWN]:
-        out.print(f"  {len(places):3}  {escape(reason)}  ({places[0]}{' ...' if len(places) > 1 else ''})")
-    if len(reasons) > _SHOWN:
-        out.print(f"  and {len(reasons) - _SHOWN} other reasons; --json has them all")
+    for table in tables:
+        shown = show.new_table()
+        for n, column in enumerate(table.columns):
+            shown.add_column(column, justify="left" if n < table.left else "right", overflow="fold")
+        for cells in table.rows:
+            shown.add_row(*(escape(c) for c in cells))
+        show.console().print(shown)
+        print()

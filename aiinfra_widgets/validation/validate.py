@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import DataError
 from ..models.transformer import PARAMETERS, Parameters
 from . import comm_rows, memory_rows, power_rows, scaling_rows
 from .baselines import Baseline, baselines
-from .fit import Held, leave_one_source_out, source_family
+from .fit import Held, fit, leave_one_source_out, source_family
 from .inference_rows import METRIC as SERVING_METRIC
 from .inference_rows import predict_inference_row
 from .metrics import metric_value
@@ -89,6 +90,7 @@ class Validation:
         groups: Per source, table, kind and metric.
         baselines: Simple rules on the same rows of training steps.
         held: What leaving each source out of the fit gives; empty where it was not asked for.
+        held_power: The same for power and energy, each job left out; empty where it was not asked for.
         fitted_on: Ids of the rows on which the parameters were fitted.
     """
 
@@ -97,6 +99,7 @@ class Validation:
     groups: Sequence[Group]
     baselines: Sequence[Baseline]
     held: Sequence[Held] = field(default_factory=tuple)
+    held_power: Mapping[str, np.ndarray] = field(default_factory=dict)
     fitted_on: Sequence[str] = field(default_factory=tuple)
 
     def pooled(self) -> dict[str, dict[str, float | int]]:
@@ -108,12 +111,19 @@ class Validation:
                 found[pool] = {"rows": len(errors), "mape": 100 * float(np.mean(np.abs(errors)))}
         return found
 
-    def cross_validated(self) -> dict[str, float | int] | None:
-        """Return rows and mean error of training steps when each source is predicted by a fit without it."""
-        if not self.held:
-            return None
-        errors = np.concatenate([h.errors for h in self.held])
-        return {"rows": len(errors), "mape": 100 * float(np.abs(errors).mean())}
+    def steps(self) -> dict[str, float | int] | None:
+        """Return rows and mean error of transformers' training steps and layers: those that fits and simple rules see."""
+        errors = [r.error for r in self.results if r.error is not None and r.row["metric"] in TRAINING_METRICS]
+        return {"rows": len(errors), "mape": 100 * float(np.mean(np.abs(errors)))} if errors else None
+
+    def cross_validated(self) -> dict[str, dict[str, float | int]]:
+        """Return, by pool, rows and mean error when each source (for power: each job) is predicted by a fit without it."""
+        left = {"iteration_time": [h.errors for h in self.held], "power_energy": list(self.held_power.values())}
+        return {
+            pool: {"rows": sum(map(len, errors)), "mape": 100 * float(np.abs(np.concatenate(errors)).mean())}
+            for pool, errors in left.items()
+            if errors
+        }
 
     def record(self) -> dict[str, Any]:
         """Return it as `--json` prints it; errors are percent in pools and groups, fractions in rows."""
@@ -121,17 +131,33 @@ class Validation:
             "parameters": asdict(self.parameters),
             "fitted_on": list(self.fitted_on),
             "pooled": self.pooled(),
-            "cross_validated": {
-                "iteration_time": self.cross_validated(),
-                "sources": [
-                    {"source": h.source, "rows": len(h.errors), "mape": 100 * float(np.abs(h.errors).mean())}
-                    for h in self.held
-                ],
-            },
+            "cross_validated": self.cross_validated(),
+            "left_out": [
+                {"source": source, "rows": len(errors), "mape": 100 * float(np.abs(errors).mean())}
+                for source, errors in (*((h.source, h.errors) for h in self.held), *self.held_power.items())
+            ],
             "baselines": [asdict(b) for b in self.baselines],
             "groups": [asdict(g) for g in self.groups],
             "rows": [r.record() for r in self.results],
         }
+
+
+def fit_parameters(rows: Iterable[Row]) -> Parameters:
+    """Return the parameters that fit the training steps of these rows best.
+
+    Raises:
+        DataError: None of the rows can be expressed.
+    """
+    jobs, reasons = expressed(rows)
+    if not jobs:
+        first = next(iter(reasons.values()), "there are no rows of training steps")
+        raise DataError(f"no row to fit on; {first}")
+    return fit(jobs)
+
+
+def fitted_ids(rows: Iterable[Row]) -> list[str]:
+    """Return the ids of the rows of a file on which `PARAMETERS` were fitted, given that it is the shipped file."""
+    return [job.row["id"] for job in expressed(rows)[0]]
 
 
 def validate(
@@ -162,10 +188,10 @@ def validate(
             results.append(_other(row, rows))
     sources = {source_family(j.row["source"]) for j in jobs}
     held = leave_one_source_out(jobs) if cross and len(sources) > 1 else []
+    held_power = power_rows.leave_one_job_out([r.cells for r in rows]) if cross else {}
     known = set(fitted_on)
-    return Validation(
-        parameters, results, _groups(results), baselines(jobs), held, [r["id"] for r in rows if r["id"] in known]
-    )
+    used = [r["id"] for r in rows if r["id"] in known]
+    return Validation(parameters, results, _groups(results), baselines(jobs), held, held_power, used)
 
 
 def _training(row: Row, job: Job | None, times: Mapping[str, float], reasons: Mapping[str, str]) -> Result:
