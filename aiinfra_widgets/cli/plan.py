@@ -51,7 +51,9 @@ def plan(
     grid: Annotated[
         str | None, typer.Option(help="Region of the grid, as FRA; default: where the instance is.")
     ] = None,
-    pue: Annotated[float | None, typer.Option(help="Energy of the building over energy of the computers.")] = None,
+    pue: Annotated[
+        float | None, typer.Option(help="Energy of the building over energy of the computers; default: the provider's.")
+    ] = None,
     tp_across_nodes: Annotated[bool, typer.Option(help="Tensor parallelism may leave the node.")] = False,
     json_: Annotated[
         bool, typer.Option("--json", help="Print one JSON object on standard output, and nothing else there.")
@@ -96,10 +98,8 @@ def _offers(
     Raises:
         SpecError: A price of one's own beside names of the catalog.
     """
-    from ..planning.offers import CLOUD_PUE, owned, rented
+    from ..planning.offers import owned, rented
 
-    if asked["pue"] is None:
-        asked["pue"] = CLOUD_PUE
     if price is None:
         return rented(node, _counts(nodes), instances=instances or (), kinds=kinds or ("on_demand",), **asked)
     if instances or kinds:
@@ -125,7 +125,7 @@ def as_data(found: SearchResult, limits: Limits) -> dict[str, Any]:
         "assumed": _assumed(found.offers),
         "num_layouts": found.num_layouts,
         "num_plans": found.num_plans,
-        "num_timed": len(found.table["time_s"]),
+        "num_near_memory": len(found.table["time_s"]),
         "num_feasible": found.num_feasible,
         "best": {o: _choice(found.choice(row)) for o, row in found.best.items()},
         "front": [_choice(found.choice(row)) for row in found.front],
@@ -160,19 +160,11 @@ def _print(found: SearchResult, offers: list[Offer]) -> None:
             soft_wrap=True,
         )
     else:
-        out.print(
-            _table(
-                [(_BEST[o], found.choice(row)) for o, row in found.best.items()],
-                f"{counts}; the best by each objective:",
-            )
-        )
-        shown = [("", found.choice(row)) for row in _spread(found.front)]
-        title = (
-            f"the Pareto front, {len(shown)} of its {len(found.front)} plans:"
-            if len(found.front) > 1
-            else "one plan is best in everything"
-        )
-        out.print(_table(shown, "\n" + title))
+        front = _spread(found.front)
+        out.print(f"{counts}.\n\nthe best by each objective:", highlight=False, soft_wrap=True)
+        out.print(_table([(_BEST[o], found.choice(row)) for o, row in found.best.items()]))
+        out.print(f"\nthe Pareto front, {len(front)} of its {len(found.front)} plans:", highlight=False)
+        out.print(_table([("", found.choice(row)) for row in front]))
         out.print("\nwhat binds:", highlight=False)
         for objective in found.best:
             for told in found.why(objective):
@@ -185,19 +177,22 @@ def _print(found: SearchResult, offers: list[Offer]) -> None:
     )
 
 
-def _table(rows: list[tuple[str, Choice]], title: str) -> Any:
-    from rich.table import Table
+def _table(rows: list[tuple[str, Choice]]) -> Any:
+    from rich.table import Column, Table
 
     from ..planning.binding import said
 
-    table = Table(
-        "", "time", "cost", "carbon", "energy", "step", "MFU", "memory", "nodes", "where", "plan", title=title
-    )
-    table.title_justify, table.box, table.pad_edge, table.header_style = "left", None, False, "bold"
+    table = Table("", "time", "cost", "carbon", "nodes", "step", "MFU", "memory", Column("where", no_wrap=True), "plan")
+    table.box, table.pad_edge, table.header_style = None, False, "bold"
     for label, c in rows:
-        numbers = [said(n, getattr(c, n)) for n in ("time_s", "cost_usd", "carbon_gco2e", "energy_j", "step_time_s")]
-        where = [f"{c.mfu:.0%}", said("memory_bytes", c.memory_bytes), str(c.num_nodes), c.offer.name]
-        table.add_row(label, *numbers, *where, _short(c.plan))
+        numbers = [said(n, getattr(c, n)) for n in ("time_s", "cost_usd", "carbon_gco2e")]
+        fit = [
+            str(c.num_nodes),
+            said("step_time_s", c.step_time_s),
+            f"{c.mfu:.0%}",
+            said("memory_bytes", c.memory_bytes),
+        ]
+        table.add_row(label, *numbers, *fit, c.offer.name.removesuffix(" on_demand"), _short(c.plan))
     return table
 
 
@@ -206,7 +201,13 @@ def _line(c: Choice) -> str:
 
     parts = [f"{said('time_s', c.time_s)}, {said('cost_usd', c.cost_usd)}, {said('carbon_gco2e', c.carbon_gco2e)}"]
     return ", ".join(
-        [*parts, said("memory_bytes", c.memory_bytes), f"{c.num_nodes} nodes", c.offer.name, _short(c.plan)]
+        [
+            *parts,
+            said("memory_bytes", c.memory_bytes),
+            f"{c.num_nodes} node{'s' * (c.num_nodes > 1)}",
+            c.offer.name,
+            _short(c.plan),
+        ]
     )
 
 

@@ -26,10 +26,15 @@ COUNTRY: Mapping[str, str] = MappingProxyType(
         "gcp/asia-southeast1": "SGP",
     }
 )
-#: Assumed where no catalog has the number: idle power over rated power, and all else in a node over its devices' rated power.
-IDLE_FRAC, HOST_FRAC = 0.1, 0.35
-#: Assumed energy of a large cloud's building over that of its computers.
-CLOUD_PUE = 1.15
+#: Whose row of the catalog `pue` says it of a provider; one's own nodes, and others, have the industry's.
+PUE_SITE: Mapping[str, str] = MappingProxyType({"aws": "aws", "azure": "microsoft", "gcp": "google"})
+INDUSTRY = "industry-average"
+#: Idle power over rated power, where the catalog has none: what the published power rows say together.
+IDLE_FRAC = 0.13
+#: Power of all else in a node over what its printed maximum leaves beside the devices; the same rows.
+HOST_LOAD_FRAC = 0.68
+#: Assumed where a node has no printed maximum: power of all else over the devices' rated power.
+HOST_FRAC = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +142,7 @@ def rented(
     kinds: Sequence[str] = ("on_demand",),
     precision: str = "bf16",
     grid: str | None = None,
-    pue: float = CLOUD_PUE,
+    pue: float | None = None,
     extra: Iterable[Path | str] = (),
 ) -> list[Offer]:
     """Return the offers of the catalog `prices` for nodes of one kind, the cheapest first.
@@ -149,14 +154,14 @@ def rented(
         kinds: "on_demand", "spot".
         precision: Of the matrix products.
         grid: Region of the catalog `grids` for all of them. None: the country of each provider's region.
-        pue: Energy of the building over energy of the computers.
+        pue: Energy of the building over energy of the computers. None: the catalog's newest, of each provider.
         extra: Further folders of catalogs.
 
     Raises:
         UnknownNameError: No such node, format, instance, kind of price or grid; or nothing that suits is in the catalog.
         CatalogError: The accelerator has no rated power, or an instance has other accelerators than the node.
 
-    Valid when: spot nodes are never taken away; device idle and host power are IDLE_FRAC and HOST_FRAC of what is rated.
+    Valid when: spot nodes are never taken away; where the catalogs have no idle power or printed maximum, it is IDLE_FRAC, HOST_FRAC.
     Off by: manufacture is not counted. Prices are a snapshot with a date in the catalog.
     """
     extra = list(extra)
@@ -171,6 +176,7 @@ def rented(
                 whole,
                 name=f"{instance} {kind}",
                 price_usd_per_node_hour=catalog.price(provider, region, name, kind, extra).usd_per_hour,
+                pue=_pue(PUE_SITE.get(provider, INDUSTRY), pue, extra),
                 carbon_intensity_gco2e_per_kwh=_intensity(country, extra),
             )
         )
@@ -184,7 +190,7 @@ def owned(
     *,
     precision: str = "bf16",
     grid: str | None = None,
-    pue: float = CLOUD_PUE,
+    pue: float | None = None,
     extra: Iterable[Path | str] = (),
 ) -> Offer:
     """Return nodes of one kind at a price of one's own.
@@ -210,18 +216,25 @@ def owned(
             f"{key} has no row power_max in the catalog accelerators; add it, so that energy can be modelled"
         )
     rated_w = sheet["power_max_w"].value
+    devices_w = rated_w * int(cluster.per_node)
+    whole = catalog.item("nodes", catalog.find("nodes", node, extra), extra).get("power_max_w")
+    host_w = HOST_LOAD_FRAC * max(whole.value - devices_w, 0.0) if whole else HOST_FRAC * devices_w
     return Offer(
         node,
         cluster,
         node_counts,
         price_usd_per_node_hour,
-        IDLE_FRAC * rated_w,
+        sheet["power_idle_w"].value if "power_idle_w" in sheet else IDLE_FRAC * rated_w,
         rated_w,
-        HOST_FRAC * rated_w * int(cluster.per_node),
-        pue,
+        host_w,
+        _pue(INDUSTRY, pue, extra),
         _intensity(grid, extra),
         precision=hardware.precision_key(precision),
     )
+
+
+def _pue(site: str, given: float | None, extra: list[Path | str]) -> float:
+    return catalog.pue(site, extra=extra).value if given is None else given
 
 
 def _intensity(region: str | None, extra: list[Path | str]) -> float | None:

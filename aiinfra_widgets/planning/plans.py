@@ -381,5 +381,5 @@ def _int(number: Any) -> int:
 
 
 def _listed(values: Sequence[int]) -> str:
-    short = [str(v) for v in values]
+    short = [f"{v:g}" for v in values]
     return ", ".join(short if len(short) <= 12 else [*short[:10], "...", short[-1]])

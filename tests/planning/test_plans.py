@@ -210,7 +210,12 @@ def test_factors_spell_out_a_plan_that_fits():
     [
         (48, 64, {"tp_sizes": [3]}, "no plan of 48 ranks: for example tp_size 3 must divide the 64 heads"),
         (48, 64, {"tp_sizes": [5]}, "no plan of 48 ranks: no tp_size * pp_size * cp_size that is allowed divides 48"),
-        (64, 64, {"micro_batch_sizes": [5]}, "micro_batch_size(5) * dp_size(64) must divide global_batch_size(64)"),
+        (
+            64,
+            64,
+            {"micro_batch_sizes": [5]},
+            "change the batch, or the degree of data parallelism (micro_batch_size tried: 5; dp_size tried: 1, 2, 4, 8, 16, 32, 64;",
+        ),
         (7, 64, {"tp_sizes": [1], "pp_sizes": [1], "cp_sizes": [1]}, "dp_size(7) must divide global_batch_size(64)"),
         (
             4,

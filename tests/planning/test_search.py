@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aiinfra_widgets.errors import ModelInputError, UnknownNameError
+from aiinfra_widgets.machine.catalog import item, pue
 from aiinfra_widgets.models.transformer.architecture import Transformer
 from aiinfra_widgets.models.transformer.cluster import Accelerator, Cluster
 from aiinfra_widgets.models.transformer.memory import memory_per_rank
@@ -335,6 +336,22 @@ def test_offers_of_the_catalog_carry_price_grid_and_the_node_s_network():
         owned("dgx-h100", (1,), 3.0, grid="FRA").carbon_intensity_gco2e_per_kwh
     }
     assert all(o.name.endswith("spot") for o in rented("dgx-h100", (1,), kinds=["spot"]))
+
+
+def test_power_of_an_offer_comes_from_the_catalogs():
+    offer = owned("dgx-h100", (1,), 3.0)
+    printed_w = item("nodes", "dgx-h100")["power_max_w"].value
+    assert 0 < offer.idle_w < 0.25 * offer.rated_w
+    assert offer.host_w_per_node + 8 * offer.rated_w < printed_w
+    assert offer.pue == pue("industry-average").value
+    assert owned("dgx-h100", (1,), 3.0, pue=1.05).pue == 1.05
+    assert {o.name.split("/")[0]: o.pue for o in rented("dgx-h100", (1,))} == {
+        "aws": pue("aws").value,
+        "azure": pue("microsoft").value,
+        "gcp": pue("google").value,
+    }
+    assert owned("mi300x-8", (1,), 3.0).host_w_per_node > 0  # a node without a printed maximum
+    assert owned("hgx-h200", (1,), 3.0).idle_w == item("accelerators", "h200-sxm-141gb")["power_idle_w"].value
 
 
 @pytest.mark.parametrize(
