@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import signal
 import time
 from typing import Any
 
 import pytest
 
+from aiinfra_widgets.errors import LabError
 from aiinfra_widgets.experiments.scheduling.jobs import State
 from aiinfra_widgets.experiments.scheduling.spec import SchedulingSpec
 from aiinfra_widgets.experiments.scheduling.vocabulary import STATES
@@ -35,14 +38,21 @@ def done(owner: Any, reader: RunReader) -> tuple[dict[int, State], dict[int, flo
     """Follow a run to its end, check that nothing is lost, and return how each job ended, and with which loss."""
     now = owner.ended(reader)
     assert now.state == "done", (now, reader.kind("error"))
+    nothing_lost(reader)
     jobs = reader.records("jobs")
-    assert sorted(jobs["job"]) == list(range(1, 9))
+    ends = {int(r.job): STATES[int(r.state)] for r in jobs.itertuples()}
+    return ends, {int(r.job): r.loss for r in jobs.itertuples() if ends[int(r.job)] is State.DONE}
+
+
+def nothing_lost(reader: RunReader) -> None:
+    """Every job has exactly one end, no node had two jobs at once, and every node was given back."""
+    submitted = [e["job"] for e in reader.kind("submitted")]
+    assert sorted(reader.records("jobs")["job"]) == sorted(submitted)
+    assert set(range(1, reader.asked.jobs + 1)) <= set(submitted)
     bars = reader.records("intervals").drop_duplicates(["job", "node", "start_s"], keep="last")
     assert bars["end_s"].notna().all()
     for _, lane in bars.sort_values("start_s").groupby("node"):
         assert (lane["start_s"].to_numpy()[1:] >= lane["end_s"].to_numpy()[:-1] - 1e-9).all()
-    ends = {int(r.job): STATES[int(r.state)] for r in jobs.itertuples()}
-    return ends, {int(r.job): r.loss for r in jobs.itertuples() if ends[int(r.job)] is State.DONE}
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +98,28 @@ def test_a_node_broken_on_request_while_the_run_is_paused(owner, undisturbed):
     assert set(ends.values()) == {State.DONE}
     assert [e["lost"] for e in reader.kind("rank-lost")] == [[1]]
     trained_as(undisturbed, owner, losses)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_nodes_die_while_jobs_begin_and_end_all_the_time(owner, seed):
+    """Jobs of up to two nodes and 50 ms, a new policy now and then, and two deaths close together: nobody else is lost."""
+    rng = random.Random(seed)
+    quick = {"jobs": 60, "mean_work_s": 0.05, "work_scv": 0.0, "nodes": 5, "policy": "fifo", "window_s": 0.05}
+    session = owner.session()
+    reader = session.launch("scheduling", SchedulingSpec.make({**VALUES, **quick}), room=6)
+    owner.until(reader, lambda s: s.final or len(reader.kind("submitted")) >= 4)
+    for policy in ("gang", "srtf"):
+        session.ask(reader, {"policy": policy})
+    time.sleep(rng.uniform(0.0, 0.1))
+    victims = rng.sample(range(1, 6), 2)
+    for node in victims:
+        os.kill(owner.pid(reader, node), signal.SIGKILL)
+        time.sleep(rng.uniform(0.0, 0.02))
+    with contextlib.suppress(LabError):  # the run may be over
+        session.ask(reader, verb="submit", arguments={"nodes": 3, "work_s": 0.1})
+    ends, _ = done(owner, reader)
+    assert set(ends.values()) == {State.DONE}
+    assert sorted(node for e in reader.kind("rank-lost") for node in e["lost"]) == sorted(victims)
 
 
 def test_everything_dies_and_the_run_is_resumed(owner, undisturbed):

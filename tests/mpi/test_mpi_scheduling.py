@@ -248,42 +248,71 @@ def test_nothing_is_lost_over_a_random_sequence(runs, seed):
     assert len(asked) > 20
 
 
-# --- a rank that dies before its job has a communicator
+# --- the members of a job, where a death becomes known
 PROGRAM = """
-import os, sys, time
+import os, random, sys, time
+import numpy as np
 from mpi4py import MPI
-from aiinfra_widgets.experiments.scheduling.measure_task import communicator
-comm = MPI.COMM_WORLD.Dup()
+from aiinfra_widgets.experiments.scheduling.measure_task import Members
+from aiinfra_widgets.ranks.link import InjectedLink
+
+def say(text):
+    sys.stdout.write(f"<rank {world.rank} {text}>")
+    sys.stdout.flush()
+
+world, link = MPI.COMM_WORLD, InjectedLink()
+comm = world.Dup()
 comm.Set_errhandler(MPI.ERRORS_RETURN)
-pair = communicator(comm, [2, 1], tag=1) if comm.rank in (1, 2) else None
-assert pair is None or (pair.size, pair.rank) == (2, 2 - comm.rank)
-comm.Barrier()
-if comm.rank == 3:
+rng = random.Random(world.rank)
+for members in ([2, 1], [3, 1, 2], [2, 3], [1]):  # one after the other, for some of them without a break
+    if comm.rank in members:
+        mine = np.full(999, 0.1 * comm.rank, np.float32)
+        among = Members(comm, members)
+        assert (among.size, members[among.rank]) == (len(members), comm.rank)
+        among.sum(mine, link)
+        say(f"{members} {mine.min():.7f} {mine.max():.7f}")
+
+# 40 times a death becomes known at any moment of jobs that begin, train and end.
+for turn in range(40):
+    world.Barrier()
+    until_s = time.monotonic() + rng.uniform(0.0, 0.004)
+    try:
+        if comm.rank == 0:
+            while time.monotonic() < until_s:
+                comm.Iprobe(MPI.ANY_SOURCE, 84)
+            comm.Revoke()
+        while comm.rank:
+            for members in ([1, 2, 3], [2, 1], [3, 2]):
+                if comm.rank in members:
+                    Members(comm, members).sum(np.ones(50, np.float32), link)
+    except MPI.Exception:
+        pass
+    comm = comm.Shrink()
+    comm.Set_errhandler(MPI.ERRORS_RETURN)
+
+# 3 dies; 1 waits for it, and 2 for 1, which will not come any more.
+world.Barrier()
+if world.rank == 3:
     os.kill(os.getpid(), 9)
 try:
-    if comm.rank:
-        communicator(comm, [1, 2, 3], tag=2)
-    else:
-        while not comm.Get_failed().size:
-            comm.Iprobe()
-            time.sleep(0.01)
-        time.sleep(0.3)
-        comm.Revoke()
-        comm.Barrier()
-except MPI.Exception as error:
-    sys.stdout.write(f"<rank {comm.rank} knows>")
-    sys.stdout.flush()
+    if world.rank:
+        Members(comm, [1, 3] if world.rank == 1 else [2, 1]).sum(np.ones(50, np.float32), link)
+except MPI.Exception:
+    say("knows")
+comm.Revoke()
+say(f"has {comm.Shrink().size}")
 os._exit(0)
 """
 
 
-def test_no_communicator_is_made_with_the_dead(repo, tmp_path):
+def test_who_waits_for_a_member_learns_of_a_death(repo, tmp_path):
     (tmp_path / "program.py").write_text(PROGRAM)
     argv = local.command(4, [], local.mpiexec())
     argv = [*argv[: argv.index(sys.executable) + 1], "-m", "mpi4py", str(tmp_path / "program.py")]
     done = subprocess.run(
         argv, cwd=repo, env=local.environment(os.environ, 1), capture_output=True, text=True, timeout=60, check=False
     )
-    assert sorted(done.stdout.split(">")[:-1]) == [f"<rank {n} knows" for n in (0, 1, 2)], (
-        done.stdout + done.stderr[-2000:]
-    )
+    sums = {"[2, 1]": (0.3, (1, 2)), "[3, 1, 2]": (0.6, (1, 2, 3)), "[2, 3]": (0.5, (2, 3)), "[1]": (0.1, (1,))}
+    lines = [f"<rank {n} {who} {x:.7f} {x:.7f}" for who, (x, ranks) in sums.items() for n in ranks]
+    lines += ["<rank 1 knows", "<rank 2 knows", *(f"<rank {n} has 3" for n in (0, 1, 2))]
+    assert sorted(done.stdout.split(">")[:-1]) == sorted(lines), done.stdout + done.stderr[-2000:]

@@ -1,4 +1,4 @@
-"""Scheduling on real ranks: rank 0 decides, the others train. Every job is a communicator of its own; nobody else waits for it.
+"""Scheduling on real ranks: rank 0 decides, the others train. Every job has ranks of its own; nobody else waits for it.
 
 A boundary that may change something lets every job rest between two steps, saved. Where ranks or Spec did change, all jobs
 are taken from their nodes and handed out again from there: milliseconds, and one rule for a new policy, a node that

@@ -227,13 +227,14 @@ class HeadRole:
         """Something may change at this boundary: wait until every job rests."""
         left = self.node.size - 1
         while left:
-            if self._receive(now := self._now_s()):
-                self._wakeup_s = now
             if self.node.comm.Iprobe(MPI.ANY_SOURCE, wire.READY):
                 self.node.comm.Recv(np.empty(0), MPI.ANY_SOURCE, wire.READY)
                 left -= 1
-                continue
-            time.sleep(POLL_S)
+            else:
+                time.sleep(POLL_S)
+            now = self._now_s()
+            if self._receive(now):  # after the last READY too: a job that has ended must not be handed out again
+                self._wakeup_s = now
 
     def _unfinished(self) -> list[Job]:
         return [job for job in self.scheduler.jobs.values() if not job.final]

@@ -1,14 +1,14 @@
-"""A training job on the nodes that it was given: data-parallel steps on a communicator of its own.
+"""A training job on the nodes that it was given: data-parallel steps, in which nobody but its members meets.
 
 # P parameters, n members
 """
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -16,17 +16,52 @@ from mpi4py import MPI
 from safetensors.numpy import load_file, save_file
 
 from ...ranks.buffers import FlatBuffers
+from ...ranks.collectives import recursive_doubling
+from ...ranks.link import InjectedLink
 from ...ranks.node import Node
 from ...workloads import nets
-from . import wire
 from .spec import SchedulingSpec
 from .wire import Word
 
 LEARNING_RATE, MOMENTUM = 0.05, 0.9
 #: A job that is late makes good for it, but never for more than this.
 MOST_BEHIND_S = 0.005
-#: A rank that waits longer for a communicator waits for a dead one.
-PATIENCE_S = 10.0
+
+
+class Members:
+    """The ranks of a communicator that train one job, numbered from 0, the leader first.
+
+    A job has no communicator of its own, for none can be made while ranks may die: in Open MPI's `Create_group` ranks wait
+    forever, also for one that lives, where a death elsewhere becomes known meanwhile (half a millisecond). Messages need
+    nothing made beforehand, and whoever waits for one learns of a death. Two nodes are in one job at a time, and leave it
+    after the same step: so messages of two jobs cannot be taken for each other.
+    """
+
+    def __init__(self, comm: MPI.Intracomm, ranks: Sequence[int]) -> None:
+        self._comm, self._ranks = comm, tuple(ranks)
+        self.size, self.rank = len(self._ranks), self._ranks.index(comm.rank)
+
+    def sum(self, buffer: np.ndarray[Any, np.dtype[np.float32]], link: InjectedLink) -> None:
+        """Sum `buffer` over the members, in place; to the bit the same on all of them.
+
+        Raises:
+            MPI.Exception: One of them is dead, or another one has learned of a death.
+        """
+        if self.size > 1:
+            recursive_doubling(cast(MPI.Intracomm, self), buffer, link)
+
+    # --- what an algorithm asks of a communicator, by the same names
+    def Send(self, buffer: Any, dest: int, tag: int) -> None:  # noqa: N802
+        """See MPI."""
+        self._comm.Send(buffer, self._ranks[dest], tag)
+
+    def Recv(self, buffer: Any, source: int, tag: int) -> None:  # noqa: N802
+        """See MPI."""
+        self._comm.Recv(buffer, self._ranks[source], tag)
+
+    def Sendrecv(self, out: Any, dest: int, sendtag: int, into: Any, source: int, recvtag: int) -> None:  # noqa: N802
+        """See MPI."""
+        self._comm.Sendrecv(out, self._ranks[dest], sendtag, into, self._ranks[source], recvtag)
 
 
 class Trainer:
@@ -36,26 +71,25 @@ class Trainer:
         torch.set_num_threads(1)
         self.work = nets.load(spec.workload, seed=spec.seed, cache=node.cache)
         self.flat = FlatBuffers(list(self.work.module.parameters()), 2 + 2 * node.world.size, torch.device("cpu"))
-        self._fresh = self.flat.parameters_host.copy()
+        self._fresh, self._link = self.flat.parameters_host.copy(), node.link
 
     def reset(self) -> None:
         """Begin a job: the initial parameters, no momentum."""
         self.flat.parameters_host[:], self.flat.momentum_host[:] = self._fresh, 0.0
 
-    def step(self, comm: MPI.Intracomm, seed: int, batch: int, word: Word) -> tuple[float, Word]:
+    def step(self, among: Members, seed: int, batch: int, word: Word) -> tuple[float, Word]:
         """Do one step on all members; return the loss and the leader's word."""
         flat, (x, y) = self.flat, self.work.train
-        rng = np.random.default_rng([seed, comm.rank])
+        rng = np.random.default_rng([seed, among.rank])
         index = torch.from_numpy(rng.integers(0, len(x), batch))
         flat.gradients.zero_()
-        loss = self.work.loss_sum(self.work.module(x[index]), y[index]) / (batch * comm.size)
+        loss = self.work.loss_sum(self.work.module(x[index]), y[index]) / (batch * among.size)
         loss.backward()
-        flat.put_tail(comm.rank, comm.size, float(loss.detach()), word if comm.rank == 0 else 0, time.monotonic())
-        if comm.size > 1:
-            comm.Allreduce(MPI.IN_PLACE, flat.reduced(comm.size))
+        flat.put_tail(among.rank, among.size, float(loss.detach()), word if among.rank == 0 else 0, time.monotonic())
+        among.sum(flat.reduced(among.size), self._link)
         flat.momentum.mul_(MOMENTUM).add_(flat.gradients)
         flat.parameters.add_(flat.momentum, alpha=-LEARNING_RATE)
-        total, heard, _ = flat.read_tail(comm.rank, comm.size)
+        total, heard, _ = flat.read_tail(among.rank, among.size)
         return total, Word(heard)
 
 
@@ -75,8 +109,8 @@ class Task:
         self.steps_left, self.progress = float(head[0]), float(head[1])
         self.folder = node.folder / "jobs"
         self.members = node.ids(members)
-        self.comm = communicator(node.comm, members, tag=job % 1000)
-        self.leader = self.comm.rank == 0
+        self._among = Members(node.comm, members)
+        self.leader = self._among.rank == 0
         trainer.reset()
         self.loss, self.steps = float("nan"), 0
         if self.path.exists():
@@ -92,7 +126,7 @@ class Task:
 
     def step(self, word: Word) -> Word:
         """Do one step, and return what the leader said with it."""
-        self.loss, heard = self.trainer.step(self.comm, self.job * 1_000_003 + self.steps, self.spec.batch, word)
+        self.loss, heard = self.trainer.step(self._among, self.job * 1_000_003 + self.steps, self.spec.batch, word)
         self.steps += 1
         self.steps_left -= self.progress
         self._due_s = max(self._due_s + self.spec.step_s, time.monotonic() - MOST_BEHIND_S)
@@ -113,49 +147,6 @@ class Task:
         save_file({"parameters": flat.parameters_host, "momentum": flat.momentum_host, "counts": counts}, part)
         part.replace(self.path)
         self.saved_s = time.monotonic()
-
-    def abandon(self) -> None:
-        """Wake everybody who waits in this job's communicator: it is of no use any more."""
-        if self.comm != MPI.COMM_NULL and not self.comm.Is_revoked():
-            self.comm.Revoke()
-
-    def leave(self) -> None:
-        """Give the communicator back; every member does, after the same step."""
-        if self.comm != MPI.COMM_NULL and not self.comm.Is_revoked():
-            self.comm.Free()
-
-
-def communicator(comm: MPI.Intracomm, members: Sequence[int], tag: int) -> MPI.Intracomm:
-    """Return a communicator of these ranks of `comm`, the leader first; all of them must call this, and nobody else.
-
-    Open MPI waits forever in `Create_group` for a rank that is dead, also when `comm` is revoked. So they meet first, by
-    messages that do tell of a death. Who dies in the fraction of a millisecond after that takes the others with it: nodes
-    are lost then, but the run goes on.
-
-    Raises:
-        MPI.Exception: One of them, or anybody else in `comm`, is dead.
-    """
-    if len(members) > 1:
-        leader, *others = members
-        if comm.rank == leader:
-            for other in others:
-                _hear(comm, other, wire.HERE)
-            for other in others:
-                comm.Send(np.empty(0), other, wire.ALL_HERE)
-        else:
-            comm.Send(np.empty(0), leader, wire.HERE)
-            _hear(comm, leader, wire.ALL_HERE)
-    signal.setitimer(signal.ITIMER_REAL, PATIENCE_S)  # its signal ends this process
-    found = comm.Create_group(comm.Get_group().Incl(list(members)), tag=tag)
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    found.Set_errhandler(MPI.ERRORS_RETURN)
-    return found
-
-
-def _hear(comm: MPI.Intracomm, rank: int, tag: int) -> None:
-    while not comm.Iprobe(rank, tag):
-        time.sleep(wire.POLL_S)
-    comm.Recv(np.empty(0), rank, tag)
 
 
 def steps_on_disk(folder: Path, job: int) -> float | None:

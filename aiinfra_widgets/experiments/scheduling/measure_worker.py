@@ -38,24 +38,13 @@ class WorkerRole:
         """Leave the job, if there is one; where a rank died, keep its state first."""
         task, rests = self.task, self._held
         self.task, self._held, self._word = None, False, Word.GO_ON
-        if task and rests:
-            task.leave()
-        elif task:  # a rank died in the midst of it
-            task.abandon()
+        if task and not rests:  # a rank died in the midst of it
             alive = set(self.node.ids())
             if next(m for m in task.members if m in alive) == self.node.id:
                 task.save()
 
     def window(self) -> dict[str, float] | None:
         """Train until the scheduler says that the window is over; None when the run is."""
-        try:
-            return self._window()
-        except MPI.Exception:
-            if self.task:
-                self.task.abandon()  # the others of this job may wait in it for this node, which is wanted elsewhere
-            raise
-
-    def _window(self) -> dict[str, float] | None:
         comm, status = self.node.comm, MPI.Status()
         if (
             self._rested
@@ -112,9 +101,7 @@ class WorkerRole:
         self._busy_s += time.monotonic() - begun_s
 
     def _leave(self, said: Said) -> None:
-        assert self.task is not None
         self._say(said)
-        self.task.leave()
         self.task, self._word = None, Word.GO_ON
 
     def _say(self, said: Said) -> None:

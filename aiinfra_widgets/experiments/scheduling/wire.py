@@ -20,8 +20,6 @@ STATUS = 84
 READY = 85
 #: Node to scheduler, at every change of Spec or ranks: it has no job any more, and what it did of one is on disk.
 REPORT = 86
-#: Member to leader: it is there. Leader to member: so is everybody. Empty both.
-HERE, ALL_HERE = 87, 88
 
 
 class Word(IntEnum):
