@@ -31,7 +31,8 @@ TRANSFER = Claim(
     right_name="Latency + size / bandwidth",
     right=lambda size_bytes, rate_bytes_per_s, latency_s: point_to_point_time_s(size_bytes, rate_bytes_per_s, latency_s),
     axes=Axes(
-        "size_bytes", "Size", lambda size_bytes, **_: size_bytes * np.linspace(0, 1.1, 45), "Time (the claim as its example applies it)", "s",
+        "size_bytes", "Size", lambda size_bytes, **_: size_bytes * np.linspace(0, 1.1, 45),
+        "Time (the claim as its example applies it)", "s",
         says=lambda size_bytes, rate_bytes_per_s, **_: PRINTED_SHARE * size_bytes / rate_bytes_per_s,
         right=lambda size_bytes, rate_bytes_per_s, latency_s: point_to_point_time_s(size_bytes, rate_bytes_per_s, latency_s),
     ),
@@ -58,7 +59,8 @@ EDGE = Claim(
     right_name="Propagation + transmission + work",
     right=lambda distance_m, rate_bytes_per_s, size_bytes, processing_s: _edge_s(distance_m, rate_bytes_per_s, size_bytes, processing_s),
     axes=Axes(
-        "distance_m", "Distance", lambda distance_m, **_: max(distance_m, 1e3) * np.linspace(0, 2, 41), "Delay (the claim scaled to its printed number)", "s",
+        "distance_m", "Distance", lambda distance_m, **_: max(distance_m, 1e3) * np.linspace(0, 2, 41),
+        "Delay (the claim scaled to its printed number)", "s",
         says=lambda distance_m, rate_bytes_per_s, **_: 6.0 * (distance_m / 1e5) * (1.25e6 / rate_bytes_per_s),
         right=lambda distance_m, rate_bytes_per_s, size_bytes, processing_s: _edge_s(
             distance_m, rate_bytes_per_s, size_bytes, processing_s

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..models import blocking_step, mmc_response_s, naive_response_s, overlapped_step
 from .claim import Axes, Claim, Example, Input
-from .measure_processes import measure_held_cores, measure_overlap
+from .measure_processes import WAYS, measure_held_cores, measure_overlap
 from .measure_service import measure_responses
 
 #: A transfer that is cut into so many pieces, each sent as soon as it is there, is as good as continuous.
@@ -136,6 +136,7 @@ RESOURCES = Claim(
         lambda train_s, infer_s, **_: (train_s + infer_s) * np.linspace(0, 2, 41), "R", "frac",
         says=lambda train_s, infer_s, transfer_s, **_: (train_s + infer_s) / (train_s + infer_s + transfer_s),
         right=lambda train_s, infer_s, transfer_s, overlap: _computing(train_s, infer_s, transfer_s, overlap),
+        ways=WAYS,
     ),
     measure=measure_overlap,
 )  # fmt: skip

@@ -111,6 +111,7 @@ class Axes:
         right: What the right model says there.
         share_of: The x axis shows the swept value as percent of this input; "" shows it as it is.
         log: The y axis is logarithmic.
+        ways: Labels of the measured points, where several things are done.
     """
 
     swept: str
@@ -122,6 +123,7 @@ class Axes:
     right: Callable[..., Any]
     share_of: str = ""
     log: bool = False
+    ways: tuple[str, ...] = ("",)
 
 
 @dataclass(frozen=True, slots=True)

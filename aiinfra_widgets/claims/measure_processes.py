@@ -13,6 +13,8 @@ from .measure_link import transfer_s
 from .rig import Clock, Worker, cores, pipeline, timed, workers
 from .worker import BLOCK, compute
 
+#: Computing and transfer: how the two are done.
+WAYS = ("one after the other", "overlapped")
 #: Rounds of the worker's hash in one task; measured, not assumed, how long that takes.
 ROUNDS = 60
 TASKS, NODE_COUNTS = 24, (1, 2, 4)
@@ -127,7 +129,7 @@ def measure_overlap(budget_s: float) -> Evidence:
     work_s = float(np.median([_hashing_s(rounds) for _ in range(5)]))
     turn_s = work_s * sum(2 + s + max(1, s) for s in shares)
     times = int(np.clip((0.9 * budget_s - 6 * work_s) / turn_s, 3, 9))
-    ways = {0.0: "one after the other", 1.0: "overlapped"}
+    ways = dict(enumerate(WAYS))
     found = {(way, share): list[float]() for way in ways for share in shares}
     for _ in range(times):
         for (way, share), ratios in found.items():

@@ -81,5 +81,5 @@ def _model(reader: RunReader) -> Curve | None:
         return None
     # The band of a ratio: numerator and denominator drift together, so only the denominator's own band is taken.
     value, low, high = (np.asarray(found.value[0] / v) for v in (found.value, found.high, found.low))
-    at, value, low, high = (tuple(map(float, v)) for v in (nodes, value, low, high))
-    return Curve(at, value, low, high, "Calibrated model")
+    columns = [tuple(float(x) for x in v) for v in (nodes, value, low, high)]
+    return Curve(columns[0], columns[1], columns[2], columns[3], "Calibrated model")

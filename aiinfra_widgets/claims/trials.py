@@ -66,7 +66,8 @@ class Trials:
     def budget_s(self, claim: Claim) -> float:
         """Return how long the measurement of `claim` may take."""
         measured = {c.measure: SHARES.get(c.id, 1.0) for c in reversed(self.claims.values()) if c.measure}
-        return self.seconds * measured.get(claim.measure, 0.0) / sum(measured.values())
+        share = measured[claim.measure] if claim.measure else 0.0
+        return self.seconds * share / sum(measured.values())
 
     def measure(self, name: str) -> Evidence | None:
         """Measure now, on this machine, one claim at a time; None where it is senseless, or where it went wrong (see `problems`)."""

@@ -1,0 +1,352 @@
+"""`ClaimsLab()`: formulas of the articles, one after the other: believe or doubt, change the inputs, measure, compare.
+
+In a notebook the cell shows the screen, and a thread measures, so that the page stays alive. Headless there is no widget and no thread:
+`commit`, `change` and `measure` do the same, and what is displayed are a table and offline figures.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from html import escape
+from typing import Any
+
+import ipywidgets as ipw
+
+from ..claims.claim import Claim, Input, find
+from ..claims.trials import Trials
+from ..errors import LabError
+from . import ledger
+from .claims_chart import claim_chart, columns, in_words
+from .claims_table import answer_html, belief_words, statement_html, table_html, verdict_html, why_html
+from .figures import still
+from .live import Live
+from .notebook import headless, show, show_figure, show_html
+
+LAB = "claims"
+#: What is written into the ledger: a claim that holds is 1, one that does not 0, one that holds in part a half.
+WORTH = {"holds here": 1.0, "close": 1.0, "holds in part": 0.5, "refuted": 0.0}
+
+
+class ClaimsLab:
+    """The claims on one screen.
+
+    Args:
+        seconds: About how long all measurements together may take.
+
+    Raises:
+        SpecError: Too short to measure anything.
+    """
+
+    def __init__(self, seconds: float = 60.0) -> None:
+        self.headless = headless()
+        self.trials = Trials(seconds)
+        self._entries: dict[str, str] = {}
+        self._screen: ClaimsScreen | None = None
+
+    def commit(self, name: str, holds: bool) -> None:
+        """Write your own verdict into the ledger, before the lab shows its own: does the claim hold on this machine?
+
+        Raises:
+            UnknownNameError: No such claim; near matches are named.
+            StorageError: The ledger cannot be written.
+        """
+        claim = find(self.trials.claims, name)
+        if name not in self._entries:
+            self._entries[name] = ledger.commit(LAB, claim.id, float(holds), dict(self.trials.inputs(name)))
+            self.trials.believe(name, holds)
+        self._redraw()
+
+    def change(self, name: str, **inputs: str) -> None:
+        """Change inputs of a claim: `lab.change("S1-xfer", size_bytes="4 GB")`; formula and right model are worked out anew.
+
+        Raises:
+            UnknownNameError: No such claim.
+            SpecError: No such input, or a value that is not allowed.
+        """
+        self.trials.type(name, **inputs)
+        self._redraw()
+
+    def measure(self, *names: str) -> None:
+        """Measure these claims on this machine, all of them by default, and return when it is done.
+
+        Raises:
+            UnknownNameError: No such claim.
+        """
+        for name in names:
+            find(self.trials.claims, name)
+        self.trials.measure_all(names)
+        self._settle()
+        self._redraw()
+
+    def results(self) -> dict[str, Any]:
+        """Return everything as plain JSON types."""
+        return self.trials.results()
+
+    def figure(self, name: str) -> Any:
+        """Return the figure of a claim as it is now: a Bokeh figure that does not move."""
+        claim = find(self.trials.claims, name)
+        data, x, y = columns(claim, self.trials.drawn_at(name), self.trials.evidence(name))
+        return still(claim_chart(claim, data, x, y))
+
+    def show(self, what: str = "table") -> None:
+        """Display "table", or the figure of a claim, in a cell of its own; in a notebook the table follows what you do."""
+        if what != "table":
+            show_figure(self.figure(what), in_words(find(self.trials.claims, what), self.trials.evidence(what)))
+        elif self.headless:
+            show_html(table_html(self.trials, frozenset(self.trials.claims)))
+        else:
+            show(self._the_screen().table_alone)
+
+    def _ipython_display_(self) -> None:
+        if not self.headless:
+            show(self._the_screen().root)
+            return
+        for claim in self.trials.claims.values():
+            show_html(
+                f"<h4>{escape(claim.id)}: {escape(claim.about)}</h4>{statement_html(claim)}{why_html(self.trials, claim)}"
+            )
+            self.show(claim.id)
+
+    def _repr_html_(self) -> str | None:
+        return None
+
+    def __repr__(self) -> str:
+        return f"ClaimsLab: {self.results()['message']}"
+
+    def _settle(self) -> None:
+        """Put the outcome beside the learner's own verdict, once there is one."""
+        for name, entry in list(self._entries.items()):
+            found, verdict = self.trials.evidence(name), self.trials.verdict(name)
+            if found is not None and entry:
+                ledger.settle(entry, "", WORTH.get(verdict.word))
+                self._entries[name] = ""  # settled
+
+    def _the_screen(self) -> ClaimsScreen:
+        if self._screen is None:
+            self._screen = ClaimsScreen(self)
+        return self._screen
+
+    def _redraw(self) -> None:
+        if self._screen is not None:
+            self._screen.draw()
+
+    def measure_beside(self, names: Sequence[str]) -> None:
+        """Measure in a thread; what goes wrong is said on the screen."""
+
+        def work() -> None:
+            screen = self._the_screen()
+            try:
+                self.trials.measure_all(names, screen.measuring)
+                self._settle()
+            except LabError as error:
+                screen.problem = str(error)
+            finally:
+                screen.measuring("")
+
+        threading.Thread(target=work, daemon=True, name="aiinfra-claims").start()
+
+
+class ClaimsScreen:
+    """Widgets of the lab; what they show is the lab's `trials`."""
+
+    def __init__(self, lab: ClaimsLab) -> None:
+        self.lab, self.trials = lab, lab.trials
+        self.problem, self._busy = "", ""
+        self._lock = threading.RLock()
+        self._live: FigureOf | None = None
+        self.header, self.statement, self.say, self.why = (_html(n) for n in ("head", "", "guess-say", "why-box"))
+        self.answer, self.told = _html("reveal"), _html("reveal")
+        self.table, self.table_again = _html("table-box"), _html("table-box")
+        self.choice = ipw.ToggleButtons(options=list(self.trials.claims), style={"button_width": "72px"})
+        self.choice.observe(lambda _: self._chosen(), "value")
+        self.fields, self.figure = ipw.VBox(), ipw.VBox()
+        self.buttons = {
+            "holds": _button(
+                "It holds", "Write into the ledger that this claim holds on this machine", lambda: self._commit(True)
+            ),
+            "not": _button("It does not", "Write into the ledger that it does not", lambda: self._commit(False)),
+            "measure": _button(
+                "Measure", "Measure this claim on this machine", lambda: self._measure([self.claim.id]), "primary"
+            ),
+            "all": _button(
+                "Measure all I have judged", "One after the other", lambda: self._measure(list(self.trials.beliefs))
+            ),
+        }
+        self._build()
+        self._chosen()
+
+    @property
+    def claim(self) -> Claim:
+        """The one that is shown."""
+        return self.trials.claims[str(self.choice.value)]
+
+    def _build(self) -> None:
+        ask = ipw.HTML(
+            "<p class='aiinfra-question'>Does it hold on <b>your</b> machine? "
+            "<small>Your answer goes into the ledger.</small></p>"
+        )
+        row = _box("commit", [self.buttons["holds"], self.buttons["not"]])
+        self.asking = _box("answer-row", [ask, row])
+        right = _box("answer", [self.asking, self.told, self.answer, self.say])
+        left = _box("setup", [self.statement, self.fields])
+        predict = _card("1", "Read, and commit", [self.choice, _box("predict", [left, right])])
+        side = _box("side", [self.why])
+        bar = _box("toolbar", [self.buttons["measure"], self.buttons["all"]])
+        measure = _card("2", "Measure, and see why", [bar, _box("body", [side, self.figure])])
+        self.root = ipw.VBox([self.header, predict, measure, _card("3", "Compare", [self.table])])
+        self.root.add_class("aiinfra-lab")
+        self.table_alone = ipw.VBox([self.table_again])
+        self.table_alone.add_class("aiinfra-lab")
+        self.table_alone.add_class("aiinfra-alone")
+
+    # --- what a person does -------------------------------------------------------------------------------------
+    def _chosen(self) -> None:
+        self.say.value = ""
+        self.fields.children = [self._field(i) for i in self.claim.inputs]
+        self.draw()
+
+    def _field(self, given: Input) -> ipw.Widget:
+        text = self.trials.inputs(self.claim.id)[given.name]
+        field = ipw.Text(value=text, description=f"{given.label} {given.symbol}", continuous_update=False)
+        field.tooltip = f"{given.label}: {given.allowed}." + (
+            " Ours: the article does not say." if given.ours else " As printed."
+        )
+        field.placeholder = "assumed by us" if given.ours else "as printed"
+        field.add_class("aiinfra-control")
+        name, claim = given.name, self.claim.id
+        field.observe(lambda change: self._typed(claim, name, change["new"]), "value")
+        return field
+
+    def _typed(self, claim: str, name: str, text: str) -> None:
+        try:
+            self.lab.change(claim, **{name: text})
+            self.say.value = ""
+        except LabError as error:
+            self.say.value = f'<span class="aiinfra-say aiinfra-say-bad" role="alert">{escape(str(error))}</span>'
+
+    def _commit(self, holds: bool) -> None:
+        try:
+            self.lab.commit(self.claim.id, holds)
+        except LabError as error:
+            self.problem = str(error)
+            self.draw()
+
+    def _measure(self, names: Sequence[str]) -> None:
+        self.problem = ""
+        self.measuring(names[0])
+        self.lab.measure_beside(names)
+
+    def measuring(self, name: str) -> None:
+        """Say what is being measured; "" is nothing any more."""
+        self._busy = name
+        self.draw()
+
+    # --- drawing ------------------------------------------------------------------------------------------------
+    def draw(self) -> None:
+        """Show everything as it is now; only what differs is sent to the browser."""
+        with self._lock:
+            claim, believed = self.claim, self.trials.beliefs.get(self.claim.id)
+            known = believed is not None
+            _set(self.header, self._header())
+            _set(self.statement, statement_html(claim))
+            _set(self.answer, answer_html(self.trials, claim, known))
+            self.asking.layout.display = "none" if known else None
+            told = f"<p>You: <b>{escape(belief_words(bool(believed)))}</b> {verdict_html(self.trials.verdict(claim.id))}</p>"
+            _set(self.told, told if known else "")
+            later = "<p class='aiinfra-empty'>Commit first; then the verdict and the figure appear here.</p>"
+            _set(self.why, why_html(self.trials, claim) if known else later)
+            self._draw_figure(claim, known)
+            b, busy = self.buttons, bool(self._busy)
+            b["measure"].disabled = busy or not known or claim.measure is None
+            b["all"].disabled = busy or not self.trials.beliefs
+            revealed = frozenset(self.trials.beliefs)
+            for table in (self.table, self.table_again):
+                _set(table, table_html(self.trials, revealed))
+
+    def _header(self) -> str:
+        judged, count = len(self.trials.beliefs), len(self.trials.claims)
+        measured = sum(self.trials.evidence(n) is not None for n in self.trials.beliefs)
+        word, kind = (
+            (f"\u25d4 measuring {self._busy}", "busy") if self._busy else (f"\u25cf {judged} of {count} judged", "calm")
+        )
+        if self._busy:
+            step = "It takes some seconds. You can go on reading and typing meanwhile."
+        elif self.claim.id not in self.trials.beliefs:
+            step = "Read the claim, change its inputs, and commit: does it hold?"
+        elif self.claim.measure and self.trials.evidence(self.claim.id) is None:
+            step = "Press Measure."
+        else:
+            step = "Compare claim, right model and measurement; then choose the next claim."
+        bad = f'<div class="aiinfra-problem" role="alert">{escape(self.problem)}</div>' if self.problem else ""
+        return (
+            f'<div class="aiinfra-title"><h2>Claims put to the test</h2><span class="aiinfra-chip aiinfra-chip-{kind}" role="status">'
+            f'{escape(word)}</span><span class="aiinfra-says">{measured} measured here</span></div>'
+            f'<p class="aiinfra-next"><b>Next</b> {escape(step)}</p>{bad}'
+        )
+
+    def _draw_figure(self, claim: Claim, known: bool) -> None:
+        """Make the figure anew where the claim or its axes changed, else send its data."""
+        if not known:
+            self._replace(None)
+            return
+        found = self.trials.evidence(claim.id)
+        data, x, y = columns(claim, self.trials.drawn_at(claim.id), found)
+        if self._live is None or self._live.of != (claim.id, x, y):
+            self._replace(FigureOf(claim, data, x, y))
+        live = self._live
+        assert live is not None
+        with live.batch():
+            for source, values in data.items():
+                if source != "span":
+                    live.put(claim.id, source, values, seen=True if source == "right" else None)
+            live.span(claim.id, data["span"]["start"], data["span"]["end"])
+            live.say(claim.id, in_words(claim, found))
+
+    def _replace(self, live: FigureOf | None) -> None:
+        old, self._live = self._live, live
+        if old is not live:
+            self.figure.children = [live] if live is not None else []
+            if old is not None:
+                old.close()
+
+
+class FigureOf(Live):
+    """The live figure of one claim, on certain axes."""
+
+    def __init__(self, claim: Claim, data: Any, x: Any, y: Any) -> None:
+        self.of = (claim.id, x, y)
+        super().__init__([claim_chart(claim, {"span": data["span"]}, x, y)], ["aiinfra-live"])
+
+
+def _button(text: str, tip: str, press: Callable[[], None], style: str = "") -> ipw.Button:
+    button = ipw.Button(description=text, tooltip=tip, button_style=style)
+    button.add_class("aiinfra-button")
+    button.on_click(lambda _: press())
+    return button
+
+
+def _html(name: str) -> ipw.HTML:
+    found = ipw.HTML()
+    if name:
+        found.add_class(f"aiinfra-{name}")
+    return found
+
+
+def _box(name: str, children: Sequence[ipw.Widget]) -> ipw.Box:
+    box = ipw.VBox(list(children))
+    box.add_class(f"aiinfra-{name}")
+    return box
+
+
+def _card(number: str, title: str, children: Sequence[ipw.Widget]) -> ipw.Widget:
+    head = ipw.HTML(f'<h3><span class="aiinfra-number">{number}</span>{escape(title)}</h3>')
+    card = ipw.VBox([head, *children])
+    card.add_class("aiinfra-card")
+    card.add_class(f"aiinfra-card-{number}")
+    return card
+
+
+def _set(widget: ipw.HTML, html: str) -> None:
+    if widget.value != html:
+        widget.value = html
