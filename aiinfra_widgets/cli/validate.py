@@ -67,6 +67,8 @@ def _print(*tables: Table) -> None:
     from . import show
 
     for table in tables:
+        if not table.rows:
+            continue
         shown = show.new_table()
         for n, column in enumerate(table.columns):
             shown.add_column(column, justify="left" if n < table.left else "right", overflow="fold")

@@ -68,7 +68,7 @@ UNITS = (
         "GB",
         "GiB",
     ),
-    *("GB/s", "GB/s,", "W", "kW", "kWh", "MWh", "J", "J/token", "tCO2e", "kgCO2e", "GPU-h", "TPU-h", "USD", "1"),
+    *("GB/s", "W", "kW", "kWh", "MWh", "J", "J/token", "tCO2e", "kgCO2e", "GPU-h", "TPU-h", "USD", "1"),
 )
 EMPTY = ("", "nan", "NaN")
 
@@ -138,7 +138,7 @@ def _row(where: str, line: Mapping[str | None, str | None]) -> Row:
     empty = [c for c in ("id", "source", "kind", "metric", "value", "unit") if not cells[c]]
     if empty:
         raise DataError(f"{where}: {', '.join(empty)} is empty; every value has an id, a source, a metric and a unit")
-    word = cells["unit"].split()[0]
+    word = cells["unit"].split()[0].rstrip(",;")
     if word not in UNITS:
         raise DataError(f"{where}: unit {cells['unit']!r} is not known; {near(word, UNITS)}")
     for column in (*NUMBERS, "value"):

@@ -128,6 +128,10 @@ def _plan(row: Row, precision: str, cluster: Cluster) -> Plan:
     world = row.number("n_accel") or 1
     tp, pp, cp, ep, vpp = (row.number(c) or 1 for c in ("tp", "pp", "cp", "ep", "vpp"))
     dp = row.number("dp") or world / (tp * pp * cp)
+    if dp != int(dp):
+        raise UnexpressedError(
+            f"{row.where}: tp {tp:g} x pp {pp:g} x cp {cp:g} does not divide the {world:g} accelerators of n_accel"
+        )
     if dp * tp * pp * cp != world:
         raise UnexpressedError(
             f"{row.where}: dp {dp:g} x tp {tp:g} x pp {pp:g} x cp {cp:g} is {dp * tp * pp * cp:g}, not the {world:g} of n_accel"

@@ -29,36 +29,36 @@ class Parameters:
     """
 
     operand_traffic: float = _number(
-        1.3, 0.0, 4.0, 1.0, 0.5, "operand bytes of a matrix product whose time adds to its arithmetic, as a share"
+        1.21, 0.0, 4.0, 1.0, 0.5, "operand bytes of a matrix product whose time adds to its arithmetic, as a share"
     )
     newer_rate_frac: float = _number(
-        0.969,
+        0.906,
         0.7,
         1.1,
-        0.95,
-        0.05,
+        0.87,
+        0.03,
         "rate of Hopper and newer devices in a job, against their best matrix product alone (power, clocks)",
     )
-    fp8_rate_frac: float = _number(0.988, 0.5, 1.0, 0.95, 0.05, "the same for 8-bit products: casts and scales")
+    fp8_rate_frac: float = _number(1, 0.5, 1.0, 0.95, 0.05, "the same for 8-bit products: casts and scales")
     elementwise_traffic: float = _number(
-        1.85, 0.3, 3.0, 1.2, 0.3, "bytes that element-wise kernels move, against one read and one write of each tensor"
+        1.77, 0.3, 3.0, 1.2, 0.3, "bytes that element-wise kernels move, against one read and one write of each tensor"
     )
     compiled_elementwise_traffic: float = _number(
-        0.652, 0.2, 2.0, 0.7, 0.2, "the same where a compiler fuses them into the products"
+        0.643, 0.2, 2.0, 0.7, 0.2, "the same where a compiler fuses them into the products"
     )
     unfused_elementwise_traffic: float = _number(
-        1.67, 0.5, 4.0, 1.5, 0.4, "the same for software before fused attention, with dropout"
+        1.69, 0.5, 4.0, 1.5, 0.4, "the same for software before fused attention, with dropout"
     )
     backward_elementwise: float = _number(
-        2.12, 1.0, 3.0, 1.7, 0.3, "element-wise bytes of the backward pass against the forward pass"
+        2.06, 1.0, 3.0, 1.7, 0.3, "element-wise bytes of the backward pass against the forward pass"
     )
     memory_frac: float = _number(0.85, 0.6, 1.0, 0.85, 0.0, "share of the memory bandwidth that such kernels reach")
     score_passes: float = _number(
-        6.62, 2.0, 14.0, 6.0, 2.0, "times that unfused attention moves its matrix of scores, forward"
+        6.65, 2.0, 14.0, 6.0, 2.0, "times that unfused attention moves its matrix of scores, forward"
     )
     score_passes_backward: float = _number(1.34, 0.5, 2.0, 1.3, 0.3, "the same backward, against forward")
     flash_frac: float = _number(
-        0.424,
+        0.396,
         0.2,
         0.9,
         0.5,
@@ -66,19 +66,19 @@ class Parameters:
         "rate of fused attention against the best matrix product, on the device it was written for",
     )
     flash_ported_frac: float = _number(
-        0.232, 0.1, 0.9, 0.3, 0.09, "the same on a newer device (warp-level instructions on Hopper)"
+        0.265, 0.1, 0.9, 0.3, 0.09, "the same on a newer device (warp-level instructions on Hopper)"
     )
-    flash_native_frac: float = _number(0.697, 0.3, 0.9, 0.6, 0.15, "the same for kernels written for Hopper and newer")
+    flash_native_frac: float = _number(0.671, 0.3, 0.9, 0.6, 0.08, "the same for kernels written for Hopper and newer")
     misaligned_head: float = _number(
         6.61, 1.0, 16.0, 6.0, 3.0, "slow-down of unfused attention's products where the head size is no multiple of 8"
     )
     layer_overhead_s: float = _number(
-        2.42e-05, 0.0, 2e-4, 2e-5, 2e-5, "time per layer and pass in which the device waits for its host"
+        2.27e-05, 0.0, 2e-4, 2e-5, 2e-5, "time per layer and pass in which the device waits for its host"
     )
     node_link_frac: float = _number(
-        0.508, 0.4, 1.0, 0.7, 0.08, "share of the link inside a node that collectives in a job reach"
+        0.491, 0.4, 1.0, 0.7, 0.08, "share of the link inside a node that collectives in a job reach"
     )
-    fabric_frac: float = _number(0.619, 0.3, 1.0, 0.72, 0.1, "share of the fabric that they reach")
+    fabric_frac: float = _number(0.626, 0.3, 1.0, 0.72, 0.1, "share of the fabric that they reach")
     hidden_comm_cost: float = _number(
         0.211,
         0.0,
@@ -88,7 +88,7 @@ class Parameters:
         "what hidden gathers of weights cost: share of their time by which they slow arithmetic",
     )
     overlapped_comm_cost: float = _number(
-        0.227, 0.0, 1.0, 0.2, 0.15, "the same for tensor, pipeline and gradient traffic where software overlaps it"
+        0.137, 0.0, 1.0, 0.2, 0.15, "the same for tensor, pipeline and gradient traffic where software overlaps it"
     )
     p2p_exposed: float = _number(
         1.46, 0.0, 4.0, 1.0, 0.3, "exposed transfers between stages per micro-batch and chunk, against one each way"
