@@ -144,7 +144,7 @@ class ScaleOut:
         if self.problem:
             print(f"Scaling out: {self.problem}")
         if p is not None:
-            show_html(reveal_html(p, self.state.guess))
+            show_html(reveal_html(self.state.revealed or p, self.state.guess))
             for name in (*(c for c in CHARTS if c != "record"), "table"):
                 self.show(name)
 

@@ -26,7 +26,7 @@ MY_RUN = "my last training run"
 MODELS = (*architectures.names(architectures.TRANSFORMER), MY_RUN)
 NODES = tuple(catalog.keys("nodes"))
 GRIDS = tuple(sorted({e.extra["name"] for e in catalog.load("grids") if e.extra.get("name")}))
-PRECISIONS = ("bf16", "fp8")
+PRECISIONS = ("bf16", "fp8", "fp16", "fp32")
 SCALINGS = ("strong", "weak")
 MOST = 131_072
 #: 419 unexpected interruptions in 54 days on 16 384 accelerators: Llama 3 (arXiv:2407.21783), table 5 and its text.
@@ -162,7 +162,7 @@ class ScaleOutFields(Fields):
         group="Money, energy, carbon",
     )
     embodied_kg: float = knob(
-        500.0, "Of making one accelerator and its share of the node.", label="Made for", unit="kgCO2e", ge=0, le=10_000, log=True,
+        500.0, "CO2e of making one accelerator and its share of the node.", label="Made for", unit="kg", ge=0, le=10_000, log=True,
         group="Money, energy, carbon",
     )  # fmt: skip
 

@@ -80,6 +80,7 @@ def time_chart(data: Mapping[str, Columns]) -> Chart:
     )
     fig.yaxis.axis_label = "days"
     fig.yaxis.formatter = bk.NumeralTickFormatter(format="0,0.[00]")
+    fig.yaxis.ticker.desired_num_ticks = 4
     keys = (Key("Model", "line", PREDICTED, (line,)), Key("Ideal", "dash", INK, (ideal,)), _chosen(fig, data))
     return _over_accelerators("time", fig, "Time to train", keys)
 
@@ -142,9 +143,7 @@ def record_chart(data: Mapping[str, Columns]) -> Chart:
 def _over_accelerators(name: str, fig: Any, title: str, keys: tuple[Key, ...]) -> Chart:
     fig.xaxis.axis_label = "Accelerators"
     fig.xaxis.ticker = bk.FixedTicker(ticks=list(BARS))
-    fig.xaxis.formatter = bk.CustomJSTickFormatter(
-        code="return tick >= 1000 ? Math.floor(tick / 1000) + ' ' + String(tick % 1000).padStart(3, '0') : String(tick)"
-    )
+    fig.xaxis.major_label_overrides = {n: f"{n / 1000:.0f}k" if n >= 1000 else str(n) for n in BARS}
     return Chart(name, dress(fig), _EMPTY, f"{title} over accelerators", title, keys)
 
 

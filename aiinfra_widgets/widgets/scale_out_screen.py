@@ -91,10 +91,11 @@ class Screen:
             _html(n) for n in ("reveal", "assumptions", "record-table", "guess-say")
         )
         self.search_say, self.search_box = _html("search-say"), _box("search", [])
-        self.root = ipw.VBox(
-            [self.header, self._predict_card(), self._knobs_card(), self._record_card(), self._search_card()]
-        )
+        self.drawings = [ipw.VBox([self.charts]), self.table, ipw.VBox([self.record_charts])]
+        self.later = [self._record_card(), self._search_card()]
+        self.root = ipw.VBox([self.header, self._predict_card(), self._knobs_card(), *self.later])
         self.root.add_class("aiinfra-lab")
+        self.root.add_class("aiinfra-scale-out")
 
     def _predict_card(self) -> ipw.Widget:
         setup = _box("setup", [self.fields[n].widget for n in ("model", "node")])
@@ -111,16 +112,16 @@ class Screen:
         return _card("1", "Predict", [self.asking, self.told])
 
     def _knobs_card(self) -> ipw.Widget:
-        sliders = _box("knobs", [self.fields[n].widget for n in FIRST if n not in ("model", "node")])
+        sliders = _box("knobs", [self.fields[n].widget for n in FIRST])
         more = grouped("More", {n: f for n, f in self.fields.items() if n not in FIRST})
         side = _box("side", [sliders, more, self.notes])
-        body = _box("body", [side, ipw.VBox([self.problem, self.charts])])
+        body = _box("body", [side, ipw.VBox([self.problem, self.drawings[0]])])
         self.hidden = ipw.HTML('<p class="aiinfra-empty">The figures appear once you have committed a guess.</p>')
         self.shown = ipw.VBox([body, self.table, self.assumed])
         return _card("2", "Turn the knobs", [self.hidden, self.shown])
 
     def _record_card(self) -> ipw.Widget:
-        return _card("3", "The published record", [_box("record", [self.record_charts, self.record])])
+        return _card("3", "The published record", [_box("record", [self.drawings[-1], self.record])])
 
     def _search_card(self) -> ipw.Widget:
         self.search_button = self._button(
@@ -177,18 +178,17 @@ class Screen:
         state, open_ = self.state, self.state.guess is None
         self.drawn += 1
         _set(self.header, _HEADER)
-        _set(self.question, question_html(state.fields.accelerators))
+        _set(self.question, question_html(state.fields))
         _visible(self.asking, open_)
         _visible(self.told, not open_)
         _visible(self.hidden, open_)
-        _visible(self.shown, not open_)
+        for box in (self.shown, *self.later):
+            _visible(box, not open_)
         for name in ONLY_MODELS:
             self.fields[name].lock(state.fields.model == MY_RUN)
-        problem = (
-            f'<div class="aiinfra-problem" role="alert">{escape(state.problem)}{_STALE if state.stale else ""}</div>'
-        )
+        problem = f'<div class="aiinfra-problem" role="alert">{escape(state.problem.rstrip("."))}{_STALE if state.stale else ""}</div>'
         _set(self.problem, problem if state.problem else "")
-        for box in (self.charts, self.table, self.record_charts):
+        for box in self.drawings:
             _marked(box, "aiinfra-stale", state.stale)
         if state.picture is None or open_:
             return
@@ -196,7 +196,7 @@ class Screen:
         self._feed(columns(picture))
         _set(self.table, counts_html(picture))
         _set(self.notes, notes_html(picture))
-        _set(self.reveal, reveal_html(picture, state.guess))
+        _set(self.reveal, reveal_html(state.revealed or picture, state.guess))
         _set(self.assumed, assumed_html(picture.assumed))
         _set(self.record, record_html(picture.record, state.no_record))
 
@@ -229,11 +229,14 @@ class Screen:
                     live.say(chart, says(chart, self.state))
 
 
-def question_html(accelerators: int) -> str:
+def question_html(f: ScaleOutFields) -> str:
     """Return what the learner is asked."""
+    plan = (
+        f"{f.tp_size} tensor-parallel ranks, {f.pp_size} pipeline stages, {spaced(f.global_batch)} sequences a step. "
+    )
     return (
-        f"<p class='aiinfra-question'>How much of a step on <b>{spaced(accelerators)} accelerators</b> is communication "
-        "that nothing hides? <small>In percent of the step.</small></p>"
+        f"<p class='aiinfra-question'>How much of a step on <b>{spaced(f.accelerators)} accelerators</b> is communication that nothing "
+        f"hides? <small>{'' if f.model == MY_RUN else plan}Answer in percent of the step.</small></p>"
     )
 
 
@@ -255,7 +258,7 @@ def says(chart: str, state: ScaleOutState) -> str:
 
 
 _GUESS = Knob("Communication", "Communication", "float", 0.0, "", "", 0.0, 100.0, (), False, False, "", None)
-_STALE = " The figures show the last plan that can run."
+_STALE = ". The figures show the last plan that can run."
 _HEADER = (
     '<div class="aiinfra-title"><h2>Scaling out</h2>'
     '<span class="aiinfra-says">One training job, from 8 to 100 000 accelerators</span></div>'

@@ -14,6 +14,7 @@ from ..planning.plans import PlanSpace
 from ..planning.search import search
 from ..quantities import show
 from .scale_out_fields import MY_RUN, ScaleOutFields, setup
+from .scale_out_figures import spaced
 from .scale_out_table import duration, money, percent
 
 #: Plans that differ in these are different answers; of those that are alike in them only the quickest is shown.
@@ -45,7 +46,7 @@ def find(f: ScaleOutFields) -> Found:
     """
     if f.model == MY_RUN:
         raise ModelInputError("a measured run has no parallel plan to search for; choose a model of the catalog")
-    s, per_node = setup(f), 0
+    s = setup(f)
     per_node = int(s.cluster.per_node)
     nodes = f.accelerators // per_node
     if nodes < 1:
@@ -54,7 +55,7 @@ def find(f: ScaleOutFields) -> Found:
         )
     c = s.conditions
     offer = Offer(
-        f.node, s.cluster, [nodes], per_node * c.price_usd_per_accelerator_hour, c.idle_w, c.rated_w, per_node * c.host_w, f.pue,
+        f.node, s.cluster, node_counts(nodes), per_node * c.price_usd_per_accelerator_hour, c.idle_w, c.rated_w, per_node * c.host_w, f.pue,
         c.carbon_intensity_gco2e_per_kwh, per_node * c.embodied_gco2e_per_accelerator, c.lifetime_s, f.precision,
     )  # fmt: skip
     space = PlanSpace(sequence_parallel=(True,), schedules=("1f1b", "interleaved"))
@@ -69,6 +70,12 @@ def find(f: ScaleOutFields) -> Found:
             break
     says = [str(b) for b in result.binding.get("time_s", ())] or ([str(result.dead_end)] if result.dead_end else [])
     return Found(tuple(choices.values()), result.num_plans, result.num_feasible, tuple(says))
+
+
+def node_counts(most: int) -> list[int]:
+    """Return `most`, and round numbers from half of it that models and batches can be spread on: 1, 3, 7, 9 times a power of two."""
+    round_ = {m << k for m in (1, 3, 7, 9) for k in range(most.bit_length())}
+    return sorted({most} | {n for n in round_ if most / 2 <= n <= most})
 
 
 def fields_of(choice: Choice) -> dict[str, Any]:
@@ -96,7 +103,10 @@ def choice_html(choice: Choice) -> str:
         for name, size in (("dp", p.dp_size), ("tp", p.tp_size), ("pp", p.pp_size), ("cp", p.cp_size))
         if name in ("dp", "tp", "pp") or size > 1
     )
-    more = f"micro-batch {int(p.micro_batch_size)}, interleave {int(p.interleave)}, ZeRO {int(p.zero_stage)}, recompute {p.recompute}"
+    more = (
+        f"on {spaced(p.world_size)}; micro-batch {int(p.micro_batch_size)}, interleave {int(p.interleave)}, "
+        f"ZeRO {int(p.zero_stage)}, recompute {p.recompute}"
+    )
     cost = f", {money(choice.cost_usd)}" if choice.cost_usd is not None else ""
     numbers = (
         f"<b>{show('s', choice.step_time_s)}</b> a step, {percent(choice.mfu)} of peak, {duration(choice.time_s)}{cost}, "

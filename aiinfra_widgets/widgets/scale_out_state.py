@@ -18,9 +18,9 @@ from . import ledger
 from .scale_out_fields import MOST, MY_RUN, ScaleOutFields, Setup, peak_flops, setup
 from .scale_out_run import answer_of_run
 
-#: Bars and columns: the counts of the question, two between them, and the one that is chosen.
+#: Bars and columns: the counts of the question, two between them; the one that is chosen comes after them.
 BARS = (8, 64, 512, 4096, 16_384, 100_000)
-CURVE = np.unique(np.round(np.geomspace(8, MOST, 90)))
+CURVE_POINTS = 90
 QUESTION = "exposed_comm_frac"
 
 
@@ -31,7 +31,7 @@ class Picture:
     Attributes:
         fields: That it answers.
         bars: On BARS, and last on the number that was chosen.
-        curve: On CURVE.
+        curve: On whole numbers of replicas.
         memory_bytes: Of one accelerator; None where memory is not modelled.
         assumed: By topic, what was assumed, and where it comes from.
         record: Published runs nearest to the plan; empty where there is no plan to compare.
@@ -63,6 +63,7 @@ class ScaleOutState:
         self.problem = ""
         self.no_record = ""
         self.guess: float | None = None
+        self.revealed: Picture | None = None
         self.computed = 0
         self._published = published
         self._read: tuple[PublishedRun, ...] | None = None
@@ -92,21 +93,23 @@ class ScaleOutState:
             value: Share of a step that is communication, 0 to 1.
 
         Raises:
-            ControlError: It was committed before.
+            ControlError: It was committed before, or there is no answer to guess.
             SpecError: A share outside 0 to 1.
         """
         with self.lock:
+            if self.picture is None or self.stale:
+                raise ControlError(f"there is nothing to guess yet: {self.problem}")
             if self.guess is not None:
                 raise ControlError(f"you have committed {self.guess:.0%} already; start over to guess again")
             if not 0 <= value <= 1:
                 raise SpecError(f"Communication: got {value * 100:g} %; allowed: 0 to 100 %")
             ledger.commit("scale_out", QUESTION, value, self.fields.model_dump())
-            self.guess = value
+            self.guess, self.revealed = value, self.picture
 
     def start_over(self) -> None:
         """Forget the guess, so that another setup can be guessed; the ledger keeps it."""
         with self.lock:
-            self.guess = None
+            self.guess = self.revealed = None
 
     def _compute(self) -> None:
         self.computed += 1
@@ -118,7 +121,7 @@ class ScaleOutState:
 
     def _picture(self, f: ScaleOutFields) -> Picture:
         counts = np.array([*BARS, f.accelerators], dtype=float)
-        both = np.concatenate([counts, CURVE])
+        both = np.concatenate([counts, whole_replicas(f)])
         if f.model == MY_RUN:
             answer, assumed = answer_of_run(f, both)
             return Picture(
@@ -148,7 +151,14 @@ class ScaleOutState:
         except CatalogError as error:
             self.no_record = str(error)
             return ()
-        return nearest(self._read, float(found.model.active_parameters), f.accelerators, found.accelerator)
+        return nearest(self._read, float(found.model.active_parameters), f.accelerators, found.accelerator, 10, 2)
+
+
+def whole_replicas(f: ScaleOutFields) -> Any:
+    """Return numbers of accelerators from one replica to the most there may be, each a whole number of replicas."""
+    shard = 1 if f.model == MY_RUN else f.tp_size * f.pp_size * f.cp_size
+    first = max(1.0, np.ceil(BARS[0] / shard))
+    return shard * np.unique(np.round(np.geomspace(first, max(first, MOST // shard), CURVE_POINTS)))
 
 
 def _part(answer: ScaleAnswer, where: slice) -> ScaleAnswer:

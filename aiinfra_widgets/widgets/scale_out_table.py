@@ -71,7 +71,7 @@ ROWS: tuple[tuple[str, Callable[[float], str]], ...] = (
     ("operational_gco2e", carbon),
     ("embodied_gco2e", carbon),
 )
-LABELS = {"gpu_memory_bytes": "Memory of one"}
+LABELS = {"gpu_memory_bytes": "Memory of one", "mfu": "Utilisation (MFU)", "embodied_gco2e": "Carbon, making"}
 
 
 def counts_html(p: Picture) -> str:
@@ -92,7 +92,7 @@ def counts_html(p: Picture) -> str:
 
 def _used_row(p: Picture) -> str:
     cells = [spaced(n) if n else f'<span class="aiinfra-none">needs {spaced(p.bars.least)}</span>' for n in p.bars.used]
-    return _cells("Of them at work", "Whole replicas only, and no more than the batch feeds.", cells, "")
+    return _cells("At work", "Whole replicas only, and no more than the batch feeds.", cells, "")
 
 
 def _row(p: Picture, name: str, say: Callable[[float], str]) -> str:
@@ -155,11 +155,12 @@ def _device(name: str) -> str:
 
 
 def reveal_html(p: Picture, guess: float | None) -> str:
-    """Return the learner's number beside the model's."""
+    """Return the learner's number beside the model's, for the setup that was asked about."""
     value = float(p.bars["exposed_comm_frac"][CHOSEN])
     own = f'<div class="aiinfra-big"><span>You</span><b>{percent(guess)}</b></div>' if guess is not None else ""
     if math.isnan(value):
         return f'{own}<div class="aiinfra-big"><span>Model</span><b class="aiinfra-none">no answer: see below</b></div>'
     bubble = float(p.bars["bubble_frac"][CHOSEN]) if "bubble_frac" in p.bars.values else 0.0
-    more = f"<small>and {percent(bubble)} is bubble</small>" if bubble else ""
+    where = f"on {spaced(p.fields.accelerators)} accelerators"
+    more = f"<small>{where}; {percent(bubble)} is bubble</small>" if bubble else f"<small>{where}</small>"
     return f'{own}<div class="aiinfra-big"><span>Model</span><b>{percent(value)}</b>{more}<span class="aiinfra-tag">modelled</span></div>'
