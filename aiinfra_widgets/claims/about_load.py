@@ -81,7 +81,7 @@ PERFORMANCE = Claim(
     source="S2, resources, storage, platform, cloud and edge",
     about="Performance of a platform",
     formula="P = C / T_train + C / T_infer + S / T",
-    latex=r"P = \frac{C}{T_{train}} + \frac{C}{T_{infer}} + \frac{S}{T}",
+    latex=r"P = \frac{C}{T_{\mathrm{train}}} + \frac{C}{T_{\mathrm{infer}}} + \frac{S}{T}",
     inputs=(
         Input("work_flop", "C", "Computation", "flop", "2 Tflop", ours=True),
         Input("train_s", "T_train", "Training time", "s", "60 s", ours=True),
@@ -118,7 +118,7 @@ RESOURCES = Claim(
     source="S2, resources, storage, platform, cloud and edge",
     about="Share of the time that computes",
     formula="R = (T_train + T_infer) / (T_train + T_infer + T)",
-    latex=r"R = \frac{T_{train} + T_{infer}}{T_{train} + T_{infer} + T}",
+    latex=r"R = \frac{T_{\mathrm{train}} + T_{\mathrm{infer}}}{T_{\mathrm{train}} + T_{\mathrm{infer}} + T}",
     inputs=(
         Input("train_s", "T_train", "Training time", "s", "60 s", ours=True),
         Input("infer_s", "T_infer", "Inference time", "s", "20 s", ours=True),
@@ -133,7 +133,7 @@ RESOURCES = Claim(
     right=lambda train_s, infer_s, transfer_s, overlap: float(_computing(train_s, infer_s, transfer_s, overlap)),
     axes=Axes(
         "transfer_s", "Transfer time",
-        lambda train_s, infer_s, **_: (train_s + infer_s) * np.linspace(0, 2, 41), "R", "frac",
+        lambda train_s, infer_s, **_: (train_s + infer_s) * np.linspace(0, 2, 41), "R, share of the time that computes", "frac",
         says=lambda train_s, infer_s, transfer_s, **_: (train_s + infer_s) / (train_s + infer_s + transfer_s),
         right=lambda train_s, infer_s, transfer_s, overlap: _computing(train_s, infer_s, transfer_s, overlap),
         ways=WAYS,

@@ -173,6 +173,7 @@ class Evidence:
         when: Date and time, ISO.
         took_s: How long it took.
         curve: The right model, where calibration knows it better than a formula.
+        busy: The machine had other work, which slows down what computes.
     """
 
     points: tuple[Measurement, ...]
@@ -181,6 +182,7 @@ class Evidence:
     when: str
     took_s: float
     curve: Curve | None = None
+    busy: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -66,9 +66,10 @@ class Clock:
         self, points: Sequence[Measurement], rig: Mapping[str, float], method: str, curve: Curve | None = None
     ) -> Evidence:
         """Return what was measured, with the moment and how long it took; a busy machine is said."""
-        if self._load > cores():
+        busy = self._load > cores()
+        if busy:
             method += f" The machine had other work (load {self._load:.1f} on {cores()} cores): what computes was slowed down."
-        return Evidence(tuple(points), dict(rig), method, self._when, time.perf_counter() - self._begun, curve)
+        return Evidence(tuple(points), dict(rig), method, self._when, time.perf_counter() - self._begun, curve, busy)
 
 
 class Worker:

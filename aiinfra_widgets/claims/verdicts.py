@@ -11,13 +11,14 @@ import numpy as np
 
 from .claim import Claim, Evidence, Measurement
 
-Word = Literal["refuted", "holds in part", "close", "holds here", "not tested"]
+Word = Literal["refuted", "holds in part", "close", "holds here", "unclear", "not tested"]
 #: By word: a class of the style sheet, and a sign that says it without colour.
 SIGNS: dict[Word, tuple[str, str]] = {
     "refuted": ("far", "\u2715"),
     "holds in part": ("near", "\u25d0"),
     "close": ("near", "\u2248"),
     "holds here": ("good", "\u2713"),
+    "unclear": ("none", "?"),
     "not tested": ("none", "\u2013"),
 }
 #: A median error up to the first is agreement, up to the second is close.
@@ -32,7 +33,7 @@ class Group:
 
     Attributes:
         label: What was done; "" where only one thing was.
-        word: refuted, close or holds here.
+        word: refuted, close, holds here, or unclear: the machine was busy, and even the right model is far off.
         claim_error, right_error: Median of the ratio to the measured value, minus one; NaN where there is no ratio.
         opposite: The claim goes one way along the sweep, the measurement the other.
     """
@@ -90,6 +91,9 @@ def judge(claim: Claim, evidence: Evidence | None = None) -> Verdict:
     words = {g.word for g in groups}
     if not dims.right or off or words == {"refuted"}:
         return Verdict("refuted", tuple(because), groups)
+    if "unclear" in words:
+        because.append("The machine was too busy to tell: end what else runs, and measure again.")
+        return Verdict("unclear", tuple(because), groups)
     if "refuted" in words:
         return Verdict("holds in part", tuple(because), groups)
     if words:
@@ -113,6 +117,8 @@ def _group(claim: Claim, evidence: Evidence, label: str) -> Group:
     opposite = _opposite(says.tolist(), measured.tolist())
     size = abs(claim_error)
     word: Word = "holds here" if within or size <= HOLDS else "close" if size <= CLOSE else "refuted"
+    if evidence.busy and abs(right_error) > CLOSE:
+        word = "unclear"
     return Group(label, "refuted" if opposite else word, claim_error, right_error, opposite)
 
 

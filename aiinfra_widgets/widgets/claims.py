@@ -18,7 +18,7 @@ from ..claims.trials import Trials
 from ..errors import LabError
 from . import ledger
 from .claims_chart import claim_chart, columns, in_words
-from .claims_table import answer_html, belief_words, statement_html, table_html, verdict_html, why_html
+from .claims_table import answer_html, belief_words, measured_html, statement_html, table_html, verdict_html, why_html
 from .figures import still
 from .live import Live
 from .notebook import headless, show, show_figure, show_html
@@ -103,9 +103,8 @@ class ClaimsLab:
             show(self._the_screen().root)
             return
         for claim in self.trials.claims.values():
-            show_html(
-                f"<h4>{escape(claim.id)}: {escape(claim.about)}</h4>{statement_html(claim)}{why_html(self.trials, claim)}"
-            )
+            title = f"<h4>{escape(claim.id)}: {escape(claim.about)}</h4>"
+            show_html(title + statement_html(claim) + why_html(self.trials, claim) + measured_html(self.trials, claim))
             self.show(claim.id)
 
     def _repr_html_(self) -> str | None:
@@ -156,9 +155,9 @@ class ClaimsScreen:
         self._lock = threading.RLock()
         self._live: FigureOf | None = None
         self.header, self.statement, self.say, self.why = (_html(n) for n in ("head", "", "guess-say", "why-box"))
-        self.answer, self.told = _html("reveal"), _html("reveal")
+        self.answer, self.told, self.how = _html("reveal"), _html("reveal"), _html("how")
         self.table, self.table_again = _html("table-box"), _html("table-box")
-        self.choice = ipw.ToggleButtons(options=list(self.trials.claims), style={"button_width": "72px"})
+        self.choice = ipw.ToggleButtons(options=list(self.trials.claims), style={"button_width": "80px"})
         self.choice.observe(lambda _: self._chosen(), "value")
         self.fields, self.figure = ipw.VBox(), ipw.VBox()
         self.buttons = {
@@ -189,11 +188,12 @@ class ClaimsScreen:
         row = _box("commit", [self.buttons["holds"], self.buttons["not"]])
         self.asking = _box("answer-row", [ask, row])
         right = _box("answer", [self.asking, self.told, self.answer, self.say])
-        left = _box("setup", [self.statement, self.fields])
+        ours = ipw.HTML("<p class='aiinfra-note'>* The article gives no value: assumed by us.</p>")
+        left = _box("setup", [self.statement, self.fields, ours])
         predict = _card("1", "Read, and commit", [self.choice, _box("predict", [left, right])])
         side = _box("side", [self.why])
         bar = _box("toolbar", [self.buttons["measure"], self.buttons["all"]])
-        measure = _card("2", "Measure, and see why", [bar, _box("body", [side, self.figure])])
+        measure = _card("2", "Measure, and see why", [bar, _box("body", [side, ipw.VBox([self.figure, self.how])])])
         self.root = ipw.VBox([self.header, predict, measure, _card("3", "Compare", [self.table])])
         self.root.add_class("aiinfra-lab")
         self.table_alone = ipw.VBox([self.table_again])
@@ -208,7 +208,9 @@ class ClaimsScreen:
 
     def _field(self, given: Input) -> ipw.Widget:
         text = self.trials.inputs(self.claim.id)[given.name]
-        field = ipw.Text(value=text, description=f"{given.label} {given.symbol}", continuous_update=False)
+        field = ipw.Text(
+            value=text, description=f"{given.label} {given.symbol}{' *' if given.ours else ''}", continuous_update=False
+        )
         field.tooltip = f"{given.label}: {given.allowed}." + (
             " Ours: the article does not say." if given.ours else " As printed."
         )
@@ -256,6 +258,7 @@ class ClaimsScreen:
             _set(self.told, told if known else "")
             later = "<p class='aiinfra-empty'>Commit first; then the verdict and the figure appear here.</p>"
             _set(self.why, why_html(self.trials, claim) if known else later)
+            _set(self.how, measured_html(self.trials, claim) if known else "")
             self._draw_figure(claim, known)
             b, busy = self.buttons, bool(self._busy)
             b["measure"].disabled = busy or not known or claim.measure is None

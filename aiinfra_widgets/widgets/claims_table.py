@@ -12,12 +12,12 @@ from ..claims.units import said
 from ..claims.verdicts import Verdict, percent
 from ..quantities import show
 
-HIDDEN = '<span class="aiinfra-none">\u2026</span>'
+COVERED = '<span class="aiinfra-none">covered until you commit</span>'
 NOTHING = '<span class="aiinfra-none">\u2013</span>'
 GOOD, BAD = "\u2713", "\u2715"
 HEAD = (
-    ("Claim", ""), ("As printed", ""), ("Printed example", ""), ("Dimension", ""), ("Its own arithmetic", ""),
-    ("Printed against measured", "n"), ("Right model against measured", "n"), ("You", ""), ("Verdict", ""),
+    ("Claim", ""), ("As printed", ""), ("Printed example", ""), ("Dimension", ""), ("Arithmetic", ""),
+    ("Claim off by", "n"), ("Right model off by", "n"), ("You", ""), ("Verdict", ""),
 )  # fmt: skip
 
 
@@ -44,10 +44,9 @@ def _row(trials: Trials, claim: Claim, shown: bool) -> str:
     printed = "; ".join(e.result for e in claim.examples)
     cells = [f"<td>{escape(printed) or '<span class=aiinfra-none>none</span>'}</td>"]
     if shown:
-        cells += _judged(trials, claim)
+        cells += [*_judged(trials, claim), f"<td>{verdict_html(trials.verdict(claim.id))}</td>"]
     else:
-        cells += [f"<td>{HIDDEN}</td>"] * 5
-    cells.append(f"<td>{verdict_html(trials.verdict(claim.id)) if shown else HIDDEN}</td>")
+        cells.append(f'<td colspan="{len(HEAD) - len(cells) - 2}">{COVERED}</td>')
     return f"<tr>{name}{''.join(cells)}</tr>"
 
 
@@ -84,7 +83,7 @@ def verdict_html(verdict: Verdict) -> str:
 
 def belief_words(holds: bool) -> str:
     """Return what the learner said."""
-    return "holds" if holds else "does not hold"
+    return "believed" if holds else "doubted"
 
 
 def score_html(trials: Trials, revealed: frozenset[str]) -> str:
@@ -102,7 +101,7 @@ def math_html(latex: str) -> str:
     """Return a formula as MathML, which the browser sets without a font server."""
     from latex2mathml.converter import convert
 
-    return str(convert(latex))
+    return str(convert(r"\displaystyle " + latex))
 
 
 def statement_html(claim: Claim) -> str:
@@ -117,7 +116,7 @@ def statement_html(claim: Claim) -> str:
     )
     return (
         f"<p class='aiinfra-question'><b>{escape(claim.about)}</b> <small>{escape(claim.source)}</small></p>"
-        f"<p class='aiinfra-claim-formula' title='{escape(claim.formula, quote=True)}' style='font-size:17px;margin:6px 0'>"
+        f"<p class='aiinfra-claim-formula' title='{escape(claim.formula, quote=True)}' style='font-size:17px;margin:8px 0'>"
         f"{math_html(claim.latex)}</p><div><b>Printed example</b>{printed}</div>"
     )
 
@@ -138,23 +137,27 @@ def answer_html(trials: Trials, claim: Claim, shown: bool) -> str:
 
 
 def why_html(trials: Trials, claim: Claim) -> str:
-    """Return the verdict with its reasons, what is wrong in words, and how it was measured."""
-    verdict, found = trials.verdict(claim.id), trials.evidence(claim.id)
+    """Return the verdict with its reasons, and what is wrong in words."""
+    verdict = trials.verdict(claim.id)
     because = "".join(f"<li>{escape(b)}</li>" for b in verdict.because)
     problem = trials.problems.get(claim.id) or (claim.senseless if not claim.measure else "")
     parts = [
-        f'<div class="aiinfra-big">{verdict_html(verdict)}</div><ul>{because}</ul>',
-        f"<p><b>What is wrong or missing</b> {escape(claim.wrong)}</p>",
+        f"<p class='aiinfra-question'>{verdict_html(verdict)}</p><ul>{because}</ul>",
+        f"<p style='margin-top:8px'><b>What is wrong or missing</b> {escape(claim.wrong)}</p>",
     ]
-    if found:
-        took = f"{show('s', found.took_s)} on {found.when[:16].replace('T', ', ')} UTC"
-        parts.append(
-            f"<p class='aiinfra-note'><b>Measured</b> {escape(found.method)} It took {escape(took)}.</p>"
-            + points_html(claim, trials)
-        )
     if problem:
-        parts.append(f"<p class='aiinfra-note'>{escape(problem)}</p>")
+        parts.append(f"<p class='aiinfra-note' style='margin-top:8px'>{escape(problem)}</p>")
     return f'<div class="aiinfra-why">{"".join(parts)}</div>'
+
+
+def measured_html(trials: Trials, claim: Claim) -> str:
+    """Return how it was measured, and the points; nothing where nothing was."""
+    found = trials.evidence(claim.id)
+    if found is None:
+        return ""
+    took = f"{show('s', found.took_s)} on {found.when[:16].replace('T', ', ')} UTC"
+    text = f"<p class='aiinfra-note'><b>Measured</b> {escape(found.method)} It took {escape(took)}.</p>"
+    return text + points_html(claim, trials)
 
 
 def points_html(claim: Claim, trials: Trials) -> str:
