@@ -8,14 +8,13 @@ from .rows import Row
 from .training_rows import UnexpressedError, express_plan
 
 METRICS = ("mem_per_accel_gb", "mem_peak_gb", "mem_peak_gib")
-GB, GIB = 1e9, 2.0**30
 
 
 def predict_memory_row(row: Row) -> tuple[float | None, str]:
     """Return the memory of a row in its own unit, or None and why not.
 
-    A figure "incl. CUDA context" is what the device shows, any other what the framework holds. Tools that print "GB" count
-    in powers of two when they divide PyTorch's or nvidia-smi's bytes, which both report in MiB.
+    A figure "incl. CUDA context" is what the device shows, any other what the framework holds. Both count in powers of two,
+    whatever they print: nvidia-smi reports MiB, and logs divide PyTorch's bytes by 1024 three times and write GB.
     """
     try:
         model, plan, _ = express_plan(row)
@@ -25,4 +24,4 @@ def predict_memory_row(row: Row) -> tuple[float | None, str]:
     except LabError as error:
         return None, f"{row.where}: {error}"
     shown = found.device_bytes if "context" in row["unit"] else found.reserved_bytes
-    return float(shown) / (GIB if "GiB" in row["unit"] or "nvidia-smi" in row["unit"] else GB), ""
+    return float(shown) / 2**30, ""

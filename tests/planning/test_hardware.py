@@ -18,7 +18,7 @@ HEADER = "key,field,value,unit,scope,source_url,source_date,checked_on,note"
 
 def test_an_accelerator_is_its_data_sheet_and_its_measured_share():
     device = hardware.accelerator("A100-SXM4-80GB", "bf16")
-    assert (device.peak_flops, device.memory_bytes) == (312e12, 80e9)
+    assert (device.peak_flops, device.memory_bytes) == (312e12, 80 * 2**30)
     assert device.memory_bandwidth_bytes_per_s == pytest.approx(2.039e12)
     assert device.achievable_frac == pytest.approx(271.2 / 312, abs=1e-4)
 
