@@ -96,7 +96,7 @@ def predict_step(
     beside = np.where(plan.overlap_tensor, p.overlapped_comm_cost, 1.0)
     tensor, expert = passes * traffic.tensor_s, passes * traffic.expert_s
     context = passes * traffic.context_s
-    exposed_context = p.overlapped_comm_cost * context + np.maximum(context - busy, 0)
+    exposed_context = p.overlapped_comm_cost * np.minimum(context, busy) + np.maximum(context - busy, 0)
     stage = slowest_stage(model, plan, busy + beside * tensor + expert + exposed_context, head, lookup)
     compute = stage.layers * busy + stage.heads * head + stage.embeddings * lookup
     transfer = stage_transfer_s(model, plan, cluster, p)
