@@ -100,7 +100,9 @@ def _pipelines(budget_s: float, replicas: int) -> Evidence:
         f"{MICRO_BATCHES} micro-batches go through {shape}, {times} times. A stage holds each for its share of {SERIAL_S * 1e3:.0f} ms by "
         "sleeping, as a host does that waits for its accelerator, so there may be more stages than cores; passing on is real."
     )
-    rig = {"serial_s": one, "k": 1.0, "micro_batches": float(MICRO_BATCHES), "replicas": float(replicas)}
+    rig = {"serial_s": one, "k": 1.0, "micro_batches": float(MICRO_BATCHES)}
+    if replicas > 1:
+        rig["replicas"] = float(replicas)
     return clock.evidence(points, rig, method)
 
 
