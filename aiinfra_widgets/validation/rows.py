@@ -112,7 +112,7 @@ def read(path: Path) -> list[Row]:
             unit or an id that was there before. With file:line and what is allowed.
     """
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             table = csv.DictReader(file)
             head = table.fieldnames or []
             missing = [c for c in NEEDED if c not in head]
@@ -153,8 +153,8 @@ def _check_number(where: str, column: str, text: str) -> None:
         number = float(text)
     except ValueError as error:
         raise DataError(f"{where}: {column} is {text!r}, which is no number") from error
+    if not math.isfinite(number) or number < 0:
+        raise DataError(f"{where}: {column} is {text}; a published value is finite and not below zero")
     least = LEAST.get(column)
     if least is not None and (number < least or number != math.floor(number)) and column != "params":
         raise DataError(f"{where}: {column} is {text}; it is a whole number from {least}")
-    if not math.isfinite(number) or number < 0:
-        raise DataError(f"{where}: {column} is {text}; a published value is finite and not below zero")
