@@ -20,6 +20,18 @@ from .rows import Row
 from .stacks import ONE_RAIL, stack_of
 
 METRICS = (*STEP_METRICS, *LAYER_METRICS)
+#: The unit that a metric's name promises; a value in another one would be off by its factor, unseen.
+UNITS = {
+    "iter_time_s": ("s",),
+    "tokens_per_s_per_accel": ("tokens/s",),
+    "samples_per_s_total": ("samples/s", "sequences/s", "images/s"),
+    "hw_tflops_per_accel": ("TFLOP/s",),
+    "model_tflops_per_accel": ("TFLOP/s",),
+    "mfu_pct": ("%",),
+    "hfu_pct": ("%",),
+    "layer_fwd_ms": ("ms",),
+    "layer_bwd_ms": ("ms",),
+}
 #: Of which the sequences are padded or binned, so that `seq` is only their greatest length.
 UNEVEN = ("BERT-Large", "BERT-Base")
 
@@ -49,6 +61,10 @@ def express(row: Row, extra: Iterable[Path | str] = ()) -> Job:
     metric = row["metric"]
     if metric not in METRICS:
         raise UnexpressedError(f"{row.where}: {metric} is no metric of a training step")
+    if row["unit"].split()[0] not in UNITS[metric]:
+        raise UnexpressedError(f"{row.where}: {metric} is given in {row['unit']!r}; write it in {UNITS[metric][0]}")
+    if row.value == 0:
+        raise UnexpressedError(f"{row.where}: {row['value']} {row['unit']} is no usable {metric}")
     model, plan, cluster = express_plan(row, extra)
     peak = cluster.accelerator.peak_flops
     published = Published(
