@@ -153,8 +153,7 @@ HYBRID = Claim(
 def shared_out(tasks: Any, nodes: Any, cores: Any) -> Any:
     """Return N t / T of N equal tasks on K nodes that have so many cores between them: whole tasks, at most one per core at a time."""
     nodes, cores = np.asarray(nodes, dtype=float), np.asarray(cores, dtype=float)
-    rounds = np.ceil(tasks / nodes) * np.maximum(nodes / cores, 1.0)
-    return tasks / rounds
+    return tasks / np.maximum(np.ceil(tasks / nodes), tasks / cores)
 
 
 EFFICIENCY = Claim(

@@ -15,6 +15,8 @@ from .worker import BLOCK, compute
 
 #: Computing and transfer: how the two are done.
 WAYS = ("one after the other", "overlapped")
+#: About how long is computed in that.
+WORK_S = 0.06
 #: Rounds of the worker's hash in one task; measured, not assumed, how long that takes.
 ROUNDS = 60
 TASKS, NODE_COUNTS = 24, (1, 2, 4)
@@ -127,18 +129,19 @@ def measure_held_cores(budget_s: float) -> Evidence:
 def measure_overlap(budget_s: float) -> Evidence:
     """Compute and transfer, one after the other and side by side, within about `budget_s` seconds."""
     clock, rate, shares = Clock(), 1.25e7, (0.5, 0.75, 1.0, 1.5)
-    rounds = max(1, round(0.1 / _hashing_s(200) * 200))
+    rounds = max(1, round(WORK_S / min(_hashing_s(100) for _ in range(3)) * 100))
     work_s = float(np.median([_hashing_s(rounds) for _ in range(5)]))
-    turn_s = work_s * sum(2 + s + max(1, s) for s in shares)
-    times = int(np.clip((0.9 * budget_s - 6 * work_s) / turn_s, 3, 9))
-    ways = dict(enumerate(WAYS))
-    found = {(way, share): list[float]() for way in ways for share in shares}
+    turn_s = work_s * sum(1 + (1 + s) + max(1, s) for s in shares)
+    times = int(np.clip((0.9 * budget_s - 6 * work_s) / turn_s, 3, 15))
+    found = {(way, share): list[float]() for way in range(len(WAYS)) for share in shares}
     for _ in range(times):
-        for (way, share), ratios in found.items():
+        for share in shares:
             alone = _hashing_s(rounds)  # anew each time: a neighbour may have come or gone
-            ratios.append(alone / _both_s(rounds, int(share * work_s * rate), rate, overlap=bool(way)))
+            for way in range(len(WAYS)):
+                both = _both_s(rounds, int(share * work_s * rate), rate, overlap=bool(way))
+                found[way, share].append(alone / both)
     points = [
-        timed(share * work_s, ratios, setting={"overlap": way}, label=ways[way])
+        timed(share * work_s, ratios, setting={"overlap": way}, label=WAYS[way])
         for (way, share), ratios in found.items()
     ]
     method = (

@@ -103,7 +103,7 @@ class ClaimsLab:
             show(self._the_screen().root)
             return
         for claim in self.trials.claims.values():
-            title = f"<h4>{escape(claim.id)}: {escape(claim.about)}</h4>"
+            title = f"<h4>{escape(claim.id)}</h4>"
             show_html(title + statement_html(claim) + why_html(self.trials, claim) + measured_html(self.trials, claim))
             self.show(claim.id)
 

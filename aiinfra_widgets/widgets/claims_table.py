@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from functools import cache
 from html import escape
 
@@ -165,14 +166,23 @@ def points_html(claim: Claim, trials: Trials) -> str:
     found = trials.evidence(claim.id)
     if found is None:
         return ""
-    unit, of = next(i.unit for i in claim.inputs if i.name == claim.axes.swept), claim.axes.y_unit
+    of = claim.axes.y_unit
     rows = "".join(
-        f"<tr><td>{escape(f'{said(p.at, unit)} {p.label}')}</td><td class='n'>{escape(said(p.value, of))}</td>"
+        f"<tr><td>{escape(f'{place(claim, p.at, found.rig)} {p.label}')}</td><td class='n'>{escape(said(p.value, of))}</td>"
         f"<td class='n'>{_range(p.low, p.high, of)}</td><td class='n'>{p.n}</td></tr>"
         for p in found.points
     )
     head = f"<th>{escape(claim.axes.label)}</th><th class='n'>Measured</th><th class='n'>From, to</th><th class='n'>Samples</th>"
     return f'<table class="aiinfra-table"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
+
+
+def place(claim: Claim, at: float, rig: Mapping[str, float]) -> str:
+    """Return a value of the swept input as the figure's x axis has it."""
+    axes = claim.axes
+    if axes.share_of:
+        return said(at / rig[axes.share_of], "frac")
+    unit = next(i.unit for i in claim.inputs if i.name == axes.swept)
+    return said(at, "frac" if axes.swept.endswith("_frac") else unit)
 
 
 def _range(low: float, high: float, unit: str) -> str:
