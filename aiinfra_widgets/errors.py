@@ -86,7 +86,8 @@ def near(name: str, known: Iterable[str]) -> str:
         known: What there is.
     """
     names = sorted(str(k) for k in known)
-    close = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
+    folded = {n.casefold(): n for n in names}  # "H100-SXM5-80G" is near "h100-sxm5-80gb", whatever its case
+    close = difflib.get_close_matches(str(name).casefold(), folded, n=3, cutoff=0.5)
     if close:
-        return "did you mean " + " or ".join(repr(c) for c in close) + "?"
+        return "did you mean " + " or ".join(repr(folded[c]) for c in close) + "?"
     return "known: " + (", ".join(names) if names else "none")

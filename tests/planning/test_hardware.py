@@ -111,7 +111,7 @@ def test_every_published_precision_is_known(precision):
         pytest.param(lambda: hardware.accelerator("H100 SXM5 81GB", "bf16"), "did you mean", id="unknown-size"),
         pytest.param(lambda: hardware.accelerator("h100-sxm5-80gb", "bf15"), "did you mean .*bf16", id="precision"),
         pytest.param(
-            lambda: hardware.cluster("dgx-a100", "bf16") and hardware.cluster("dgx-a10", "bf16"), "dgx-a100", id="node"
+            lambda: hardware.cluster("dgx-a100", "bf16") and hardware.cluster("dgx-a10", "bf16"), "DGX A100", id="node"
         ),
         pytest.param(lambda: hardware.node_for("epyc-9654"), "0 nodes say|0 nodes that", id="no-node"),
     ],
