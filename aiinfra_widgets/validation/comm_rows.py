@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 
-from ..errors import CatalogError, UnknownNameError
+from ..errors import LabError, ModelInputError
 from ..machine import catalog
 from ..models.collectives import busbw_bytes_per_s
 from ..models.gpu_collectives import COLLECTIVE_PARAMETERS, CollectiveParameters, gpu_collective_time_s, gpu_copy_time_s
@@ -27,27 +27,33 @@ def predict_comm_row(row: Row, parameters: CollectiveParameters = COLLECTIVE_PAR
 
     Valid when: the node of the catalog is the one that was measured.
     """
+    try:
+        return _predict_gb_per_s(row, parameters), ""
+    except LabError as error:
+        return None, f"{row.where}: {error}"
+
+
+def _predict_gb_per_s(row: Row, parameters: CollectiveParameters) -> float:
     ranks = row.number("n_accel")
     if ranks is None:
-        return None, f"{row.where}: n_accel was not published"
-    try:
-        key = catalog.find("accelerators", row["accelerator"])
-        node = hardware.node_for(row["accelerator"], row["source"])
-        cluster = hardware.cluster(node, "bf16")
-        link = catalog.text("nodes", node, "node_link")
-    except (UnknownNameError, CatalogError) as error:
-        return None, f"{row.where}: {error}"
+        raise ModelInputError("n_accel was not published")
+    key = catalog.find("accelerators", row["accelerator"])
+    node = hardware.node_for(row["accelerator"], row["source"])
+    cluster = hardware.cluster(node, "bf16")
+    link = catalog.text("nodes", node, "node_link")
     found = re.search(r"payload (\d+) bytes", row["notes"])
     size = float(found[1]) if found else LARGE_BYTES
     if row["metric"] == "h2d_GBps":
         generation = re.search(r"PCIe ?(\d)", row["notes"])
         if generation is None:
-            return None, f"{row.where}: the notes do not say which PCIe generation {key} sits behind"
+            raise ModelInputError(f"the notes do not say which PCIe generation {key} sits behind")
         bus = catalog.item("links", f"pcie-{generation[1]}-x16")["bandwidth_oneway_bytes_per_s"].value
-        return size / float(gpu_copy_time_s(size, bus, parameters)) / 1e9, ""
+        return size / float(gpu_copy_time_s(size, bus, parameters)) / 1e9
     inside = cluster.node_bandwidth_oneway_bytes_per_s
     if row["metric"] == "p2p_GBps":
-        return size / float(gpu_copy_time_s(size, inside, parameters)) / 1e9, ""
+        return size / float(gpu_copy_time_s(size, inside, parameters)) / 1e9
+    if ranks < 2:
+        raise ModelInputError("a collective needs two ranks, and n_accel is 1")
     nodes = np.ceil(ranks / cluster.per_node)
     across = cluster.fabric_bandwidth_oneway_bytes_per_s * cluster.per_node
     time_s = gpu_collective_time_s(
@@ -59,4 +65,4 @@ def predict_comm_row(row: Row, parameters: CollectiveParameters = COLLECTIVE_PAR
         nodes=nodes,
         parameters=parameters,
     )
-    return float(busbw_bytes_per_s("allreduce", size, time_s, ranks)) / 1e9, ""
+    return float(busbw_bytes_per_s("allreduce", size, time_s, ranks)) / 1e9
