@@ -20,7 +20,7 @@ STACK = (
 )  # fmt: skip
 #: Shades of the colour of communication: one hue for what is one matter, light to dark for whose it is.
 SHADES = {"tp": "#E69F00", "cp": "#F5C566", "ep": "#5C3A00", "pp": "#BF7A00", "dp": "#8F5A00"}
-BAR_COLUMNS = ("at", "bottom", "top", "part", "shown")
+BAR_COLUMNS = ("at", "bottom", "top", "colour", "part", "shown")
 LINE, POINT = ("at", "value"), ("at", "value", "text")
 RECORD_COLUMNS = ("at", "value", "model", "where", "printed", "source")
 CHOSEN = len(BARS)
@@ -37,19 +37,23 @@ def colour_of(part: str) -> str:
 def parts_chart(data: Mapping[str, Columns]) -> Chart:
     """Draw what a step consists of on each number of accelerators, in percent; its length stands above the bar.
 
+    One renderer draws all parts, for ten would take ten times as long. The legend is made of renderers that draw nothing.
+
     Args:
-        data: A source for each part of `STACK` (BAR_COLUMNS), and `totals` (at, value, text).
+        data: Sources `bars` (BAR_COLUMNS), `totals` (at, value, text), and one for each part of `STACK` that is there (at).
     """
     fig = canvas(210, y_range=bk.Range1d(0, 112), x_range=bk.Range1d(-0.6, CHOSEN + 0.6))
+    bars = fig.vbar(
+        x="at", bottom="bottom", top="top", width=0.68, source=source(data, "bars", BAR_COLUMNS), fill_color="colour",
+        line_color="white", line_width=1,
+    )  # fmt: skip
+    bars.glyph.tags = [PAPER_TAG]
+    fig.add_tools(bk.HoverTool(renderers=[bars], tooltips=[("", "@part"), ("", "@shown")]))
     keys = []
     for part in STACK:
-        src = source(data, part, BAR_COLUMNS)
-        bar = fig.vbar(
-            x="at", bottom="bottom", top="top", width=0.68, source=src, fill_color=colour_of(part), line_color="white", line_width=1,
-        )  # fmt: skip
-        bar.glyph.tags = [PAPER_TAG]
-        fig.add_tools(bk.HoverTool(renderers=[bar], tooltips=[("", "@part"), ("", "@shown")]))
-        keys.append(Key(_short(part), "box", colour_of(part), (bar,)))
+        there, colour = source(data, part, ("at",)), colour_of(part)
+        sign = fig.vbar(x="at", top=0, width=0, source=there, fill_color=colour, line_color=None, visible=False)
+        keys.append(Key(_short(part), "box", colour, (sign,)))
     fig.add_layout(
         bk.LabelSet(
             x="at", y="value", text="text", source=source(data, "totals", POINT), text_font_size="11px", text_color=INK,
@@ -104,6 +108,7 @@ def goodput_chart(data: Mapping[str, Columns]) -> Chart:
     fig.add_tools(bk.HoverTool(renderers=[line], mode="vline", tooltips=[_PLACE, ("Goodput", "@value{0.0} %")]))
     fig.add_tools(bk.HoverTool(renderers=[busy], tooltips=[_PLACE, ("Compute", "@value{0.0} % of a step")]))
     fig.yaxis.axis_label = "%"
+    fig.yaxis.ticker = bk.FixedTicker(ticks=[0, 25, 50, 75, 100])
     keys = (
         Key("Goodput, of the time", "line", PREDICTED, (line,)),
         Key("Compute, of a step", "dash", part_colour("compute"), (busy,)),
@@ -132,6 +137,7 @@ def record_chart(data: Mapping[str, Columns]) -> Chart:
         bk.HoverTool(renderers=[line], tooltips=[_PLACE, ("Model", "@value{0.0} %")]),
     )
     fig.yaxis.axis_label = "% of peak"
+    fig.yaxis.ticker = bk.FixedTicker(ticks=[0, 20, 40, 60, 80])
     keys = (
         Key("Model", "line", PREDICTED, (line,)),
         Key("Published", "diamond", PUBLISHED, (rows,)),
@@ -194,16 +200,20 @@ def _stacked(bars: ScaleAnswer) -> dict[str, Columns]:
     fits = np.isfinite(total)
     at = np.arange(len(total), dtype=float)
     bottom = np.zeros(len(total))
+    drawn: dict[str, list[Any]] = {c: [] for c in BAR_COLUMNS}
     found: dict[str, Columns] = {}
     for part in STACK:
         value = bars[part] if part in bars.values else np.zeros(len(total))
         top = bottom + np.where(fits, value / total * 100, 0)
-        some = fits & (top - bottom > 0)
-        found[part] = {
-            "at": at[some], "bottom": bottom[some], "top": top[some], "part": [quantity(part).label] * int(some.sum()),
-            "shown": [f"{show('s', float(v))}, {v / t:.1%} of the step" for v, t in zip(value[some], total[some], strict=True)],
-        }  # fmt: skip
+        some = np.flatnonzero(fits & (top > bottom))
+        for i in some:
+            shown = f"{show('s', float(value[i]))}, {value[i] / total[i]:.1%} of the step"
+            cells = (at[i], bottom[i], top[i], colour_of(part), quantity(part).label, shown)
+            for column, cell in zip(BAR_COLUMNS, cells, strict=True):
+                drawn[column].append(cell)
+        found[part] = {"at": np.zeros(min(1, len(some)))}
         bottom = top
+    found["bars"] = {c: np.array(v, float) if c in ("at", "bottom", "top") else v for c, v in drawn.items()}
     text = [show("s", float(t)) if ok else f"needs {spaced(bars.least)}" for t, ok in zip(total, fits, strict=True)]
     found["totals"] = {"at": at, "value": np.where(fits, 100.0, 0.0), "text": text}
     return found

@@ -7,10 +7,12 @@ from html import escape
 from typing import Any
 
 import ipywidgets as ipw
+import numpy as np
 
 from ..errors import LabError
 from ..spec import Knob
 from .controls import Field, blame, grouped
+from .figures import Columns
 from .live import Live
 from .scale_out_fields import FIRST, MY_RUN, ScaleOutFields
 from .scale_out_figures import CHARTS, CHOSEN, columns, spaced
@@ -76,6 +78,7 @@ class Screen:
         self.state, self._actions = state, actions
         self.drawn = 0
         self._found: Found | None = None
+        self._sent: dict[tuple[str, str], Columns] = {}
         made = {n: CHARTS[n]({}) for n in CHARTS}
         self.charts = ScaleLive([made[n] for n in ("parts", "time", "goodput")], ["aiinfra-live"])
         self.record_charts = ScaleLive([made["record"]], ["aiinfra-single"])
@@ -223,7 +226,9 @@ class Screen:
                     sources = dict(found[chart])
                     span = sources.pop("span", None)
                     for name, data in sources.items():
-                        live.put(chart, name, data, seen=True)
+                        if not _same(self._sent.get((chart, name)), data):
+                            self._sent[chart, name] = data
+                            live.put(chart, name, data, seen=True)
                     if span:
                         live.span(chart, span["start"], span["end"])
                     live.say(chart, says(chart, self.state))
@@ -263,6 +268,11 @@ _HEADER = (
     '<div class="aiinfra-title"><h2>Scaling out</h2>'
     '<span class="aiinfra-says">One training job, from 8 to 100 000 accelerators</span></div>'
 )
+
+
+def _same(before: Columns | None, now: Columns) -> bool:
+    """Whether a source has what was sent already; a slider leaves most of them as they are."""
+    return before is not None and all(np.array_equal(before[c], now[c]) for c in now)
 
 
 def _html(name: str) -> ipw.HTML:

@@ -33,19 +33,14 @@ def money(value_usd: float) -> str:
     return f"${value_usd:,.0f}" if value_usd >= 1 else f"${value_usd:.2g}"
 
 
-def energy(value_j: float) -> str:
+def energy_mwh(value_j: float) -> str:
     """Return energy in MWh, as bills of a data centre do."""
-    return f"{_three(value_j / JOULE_PER_KWH / 1000)} MWh"
+    return _three(value_j / JOULE_PER_KWH / 1000)
 
 
-def carbon(value_gco2e: float) -> str:
+def carbon_t(value_gco2e: float) -> str:
     """Return emissions in metric tons."""
-    return f"{_three(value_gco2e / 1e6)} tCO2e"
-
-
-def per_day(value: float) -> str:
-    """Return a rate per day; below one in two days, how rarely it happens."""
-    return f"{value:.3g}" if value >= 0.5 else f"one in {1 / value:.3g} days"
+    return _three(value_gco2e / 1e6)
 
 
 def percent(value: float) -> str:
@@ -63,15 +58,18 @@ ROWS: tuple[tuple[str, Callable[[float], str]], ...] = (
     ("bubble_frac", percent),
     ("mfu", percent),
     ("gpu_memory_bytes", lambda v: show("B", v)),
-    ("failures_per_day", per_day),
+    ("failures_per_day", lambda v: f"{v:.3g}"),
     ("training_goodput_frac", percent),
     ("train_time_s", duration),
     ("cost_usd", money),
-    ("facility_energy_j", energy),
-    ("operational_gco2e", carbon),
-    ("embodied_gco2e", carbon),
+    ("facility_energy_j", energy_mwh),
+    ("operational_gco2e", carbon_t),
+    ("embodied_gco2e", carbon_t),
 )
-LABELS = {"gpu_memory_bytes": "Memory of one", "mfu": "Utilisation (MFU)", "embodied_gco2e": "Carbon, making"}
+LABELS = {
+    "gpu_memory_bytes": "Memory of one", "mfu": "Utilisation (MFU)", "facility_energy_j": "Energy, MWh",
+    "operational_gco2e": "Carbon, tCO2e", "embodied_gco2e": "Making, tCO2e",
+}  # fmt: skip
 
 
 def counts_html(p: Picture) -> str:
@@ -91,7 +89,9 @@ def counts_html(p: Picture) -> str:
 
 
 def _used_row(p: Picture) -> str:
-    cells = [spaced(n) if n else f'<span class="aiinfra-none">needs {spaced(p.bars.least)}</span>' for n in p.bars.used]
+    cells = [
+        spaced(n) if n else f'<span class="aiinfra-none">needs<br>{spaced(p.bars.least)}</span>' for n in p.bars.used
+    ]
     return _cells("At work", "Whole replicas only, and no more than the batch feeds.", cells, "")
 
 

@@ -10,21 +10,21 @@ import numpy as np
 import pytest
 
 from aiinfra_widgets.errors import ControlError, LabError, ModelInputError, SpecError, UnknownNameError
+from aiinfra_widgets.quantities import quantity
 from aiinfra_widgets.reports.results import save
 from aiinfra_widgets.widgets import ledger
 from aiinfra_widgets.widgets.scale_out import BARS, ScaleOut
 from aiinfra_widgets.widgets.scale_out_fields import FIRST, MOST, MY_RUN, NODES, ScaleOutFields, setup
-from aiinfra_widgets.widgets.scale_out_figures import CHARTS, CHOSEN, STACK, colour_of, columns
+from aiinfra_widgets.widgets.scale_out_figures import CHARTS, CHOSEN, SHADES, STACK, colour_of, columns
 from aiinfra_widgets.widgets.scale_out_screen import ONLY_MODELS, STOPS
 from aiinfra_widgets.widgets.scale_out_search import fields_of, node_counts
 from aiinfra_widgets.widgets.scale_out_table import (
-    carbon,
+    carbon_t,
     counts_html,
     duration,
-    energy,
+    energy_mwh,
     money,
     notes_html,
-    per_day,
     record_html,
 )
 
@@ -152,18 +152,20 @@ def test_bars_add_up_and_agree_with_the_table(lab: ScaleOut) -> None:
     picture = lab.state.picture
     assert picture is not None
     data = columns(picture)["parts"]
-    top = np.zeros(CHOSEN + 1)
-    for part in STACK:
-        at = np.asarray(data[part]["at"], int)
-        assert np.asarray(data[part]["bottom"]) == pytest.approx(top[at])
-        top[at] = data[part]["top"]
+    bars, top = data["bars"], np.zeros(CHOSEN + 1)
+    orange = 0.0
+    for at, low, high, colour, part in zip(*(bars[c] for c in ("at", "bottom", "top", "colour", "part")), strict=True):
+        assert low == pytest.approx(top[int(at)])
+        top[int(at)] = high
+        if part.startswith("Exposed") and at == CHOSEN:
+            orange += high - low
+            assert colour in SHADES.values()
     fits = picture.bars.used > 0
     assert top[fits] == pytest.approx(100)
     assert top[~fits] == pytest.approx(0)
-    assert data["totals"]["text"][0] != "nan"
-    orange = [p for p in STACK if p.startswith("exposed") and len(data[p]["at"]) and data[p]["at"][-1] == CHOSEN]
-    share = sum(float(data[p]["top"][-1] - data[p]["bottom"][-1]) for p in orange)
-    assert share == pytest.approx(100 * picture.bars["exposed_comm_frac"][CHOSEN])
+    assert orange == pytest.approx(100 * picture.bars["exposed_comm_frac"][CHOSEN])
+    in_legend = {quantity(p).label for p in STACK if len(data[p]["at"])}
+    assert in_legend == set(bars["part"])
 
 
 def test_parts_have_fixed_colours_of_their_own() -> None:
@@ -196,10 +198,8 @@ def test_units_a_person_reads() -> None:
     assert duration(86_400 * 78) == "78 days"
     assert duration(86_400 * 365.25 * 5.8) == "5.8 years"
     assert [money(v) for v in (0.05, 812, 45_000, 1.2e6, 3.4e9)] == ["$0.05", "$812", "$45 k", "$1.2 M", "$3.4 bn"]
-    assert energy(3.6e9) == "1 MWh"
-    assert energy(3.6e9 * 24_060) == "24\u2009100 MWh"
-    assert carbon(1e6) == "1 tCO2e"
-    assert [per_day(v) for v in (0.25, 7.74)] == ["one in 4 days", "7.74"]
+    assert [energy_mwh(v) for v in (3.6e9, 3.6e9 * 24_060)] == ["1", "24\u2009100"]
+    assert carbon_t(1.234e6) == "1.23"
 
 
 # --- what cannot be --------------------------------------------------------------------------------------------------
@@ -213,7 +213,7 @@ def test_a_plan_that_cannot_be_keeps_the_last_figure_greyed_and_says_what_is_all
     assert "take tp_size from 1, 2, 4" in screen.problem.value
     assert lab.state.picture is before
     assert all("aiinfra-stale" in box._dom_classes for box in screen.drawings)
-    assert sent.messages[-1]["updates"], "the figures of the last plan are still there"
+    assert sent.messages == [], "the figures of the last plan stay as they are"
     lab.set(tp_size=8)
     assert lab.problem == ""
     assert screen.problem.value == ""
@@ -225,7 +225,7 @@ def test_too_few_accelerators_are_told_and_what_one_replica_needs(lab: ScaleOut)
     assert lab.problem == ""
     picture = lab.state.picture
     assert picture is not None
-    assert "needs 16" in counts_html(picture)
+    assert "needs<br>16" in counts_html(picture)
     assert "8 accelerators are too few: one replica needs 16" in notes_html(picture)
     assert math.isnan(picture.bars["step_time_s"][CHOSEN])
 
