@@ -299,6 +299,12 @@ METRICS: Mapping[str, Callable[[Row, Model], Answer]] = MappingProxyType(
 )
 
 
+def _fitted_rows(rows: Sequence[Row]) -> list[Row]:
+    """The rows that a fit can use; an error relative to a published 0 is none."""
+    fitted = [r for r in rows if r.get("metric") in FITTED_METRICS and float(r["value"]) > 0]
+    return [r for r in fitted if predict_power_row(r)[0] is not None]
+
+
 def fit_power_model(rows: Sequence[Row]) -> Model:
     """Return the one parameter set that fits these rows best, each parameter held near what is expected of it.
 
@@ -308,7 +314,7 @@ def fit_power_model(rows: Sequence[Row]) -> Model:
     `matrix_frac` and `memory_clock_share_frac` are not fitted: the rows tell a demand above the rated power from the clock
     at which the voltage ends only together.
     """
-    used = [r for r in rows if r.get("metric") in FITTED_METRICS and predict_power_row(r)[0] is not None]
+    used = _fitted_rows(rows)
     bounds = {**power_model.BOUNDS, **energy_rows.BOUNDS}
     names = list(EXPECTED)
     low, high = (np.array([bounds[n][side] for n in names]) for side in (0, 1))
@@ -338,7 +344,7 @@ def leave_one_job_out(rows: Sequence[Row]) -> dict[str, np.ndarray]:
 
     A job is a source and a model: all limits of one net on one device, all node counts of one benchmark.
     """
-    used = [r for r in rows if r.get("metric") in FITTED_METRICS and predict_power_row(r)[0] is not None]
+    used = _fitted_rows(rows)
     names = [f"{r.get('source')}: {r.get('model')}" for r in used]
     held = {}
     for job in dict.fromkeys(names):
