@@ -14,7 +14,7 @@ from ..errors import UnknownNameError, near
 from .figures import still
 from .notebook import headless, show, show_figure, show_html
 from .scale_out_figures import CHARTS, CHOSEN, columns
-from .scale_out_search import Found, choice_html, fields_of, find, found_html
+from .scale_out_search import Found, choices_html, fields_of, find, found_html
 from .scale_out_state import BARS, QUESTION, ScaleOutState
 from .scale_out_table import assumed_html, counts_html, notes_html, record_html, reveal_html
 
@@ -126,7 +126,7 @@ class ScaleOut:
             raise UnknownNameError(f"no part {what!r}; {near(what, PARTS)}")
         if what == "search":
             if self.found is not None:
-                show_html(found_html(self.found) + "".join(choice_html(c) for c in self.found.choices))
+                show_html(found_html(self.found) + choices_html(self.found))
         elif p is not None:
             if what == "table":
                 show_html(counts_html(p) + notes_html(p) + assumed_html(p.assumed))

@@ -101,7 +101,7 @@ class Screen:
         self.root.add_class("aiinfra-scale-out")
 
     def _predict_card(self) -> ipw.Widget:
-        setup = _box("setup", [self.fields[n].widget for n in ("model", "node")])
+        setup = _box("setup", [*(self.fields[n].widget for n in FIRST), self.problem])
         self.question = _html("question-box")
         self.guess = ipw.Text(placeholder="your number, in %", continuous_update=True)
         self.guess.add_class("aiinfra-guess")

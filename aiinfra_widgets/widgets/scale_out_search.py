@@ -96,20 +96,41 @@ def found_html(found: Found) -> str:
 
 
 def choice_html(choice: Choice) -> str:
-    """Return one plan in words, with what it would take."""
+    """Return one plan in words, with what it would take, for the screen."""
+    on, more = _words(choice)
+    numbers = " ".join(f"<span>{n}</span>" for n in _numbers(choice))
+    return f'<div class="aiinfra-spec"><span>{_degrees(choice)}</span> <span>{on}; {more}</span> {numbers}</div>'
+
+
+def choices_html(found: Found) -> str:
+    """Return the plans as a table, for a report."""
+    head = "".join(
+        f"<th>{t}</th>" for t in ("Plan", "Accelerators", "How", "Step", "Utilisation", "Time", "Cost", "Memory")
+    )
+    rows = "".join(
+        "<tr>" + "".join(f"<td>{cell}</td>" for cell in (_degrees(c), *_words(c), *_numbers(c))) + "</tr>"
+        for c in found.choices
+    )
+    return f'<table class="aiinfra-table"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
+
+
+def _degrees(choice: Choice) -> str:
     p = choice.plan
-    degrees = " × ".join(
-        f"{name} <b>{int(size)}</b>"
-        for name, size in (("dp", p.dp_size), ("tp", p.tp_size), ("pp", p.pp_size), ("cp", p.cp_size))
-        if name in ("dp", "tp", "pp") or size > 1
+    sizes = (("dp", p.dp_size), ("tp", p.tp_size), ("pp", p.pp_size), ("cp", p.cp_size))
+    return " × ".join(f"{name} <b>{int(size)}</b>" for name, size in sizes if name != "cp" or size > 1)
+
+
+def _words(choice: Choice) -> tuple[str, str]:
+    p = choice.plan
+    more = f"micro-batch {int(p.micro_batch_size)}, interleave {int(p.interleave)}, ZeRO {int(p.zero_stage)}, recompute {p.recompute}"
+    return f"on {spaced(p.world_size)}", escape(more)
+
+
+def _numbers(choice: Choice) -> tuple[str, ...]:
+    return (
+        f"<b>{show('s', choice.step_time_s)}</b> a step",
+        f"{percent(choice.mfu)} of peak",
+        duration(choice.time_s),
+        money(choice.cost_usd) if choice.cost_usd is not None else "cost not known",
+        f"{show('B', choice.memory_bytes)} each",
     )
-    more = (
-        f"on {spaced(p.world_size)}; micro-batch {int(p.micro_batch_size)}, interleave {int(p.interleave)}, "
-        f"ZeRO {int(p.zero_stage)}, recompute {p.recompute}"
-    )
-    cost = f", {money(choice.cost_usd)}" if choice.cost_usd is not None else ""
-    numbers = (
-        f"<b>{show('s', choice.step_time_s)}</b> a step, {percent(choice.mfu)} of peak, {duration(choice.time_s)}{cost}, "
-        f"{show('B', choice.memory_bytes)} per accelerator"
-    )
-    return f'<div class="aiinfra-spec"><span>{degrees}</span><span>{escape(more)}</span><span>{numbers}</span></div>'

@@ -44,8 +44,8 @@ def carbon_t(value_gco2e: float) -> str:
 
 
 def percent(value: float) -> str:
-    """Return a share."""
-    return f"{value * 100:.3g} %"
+    """Return a share; what is next to nothing without digits that nobody reads."""
+    return "< 0.1 %" if 0 < value < 0.001 else f"{value * 100:.3g} %"
 
 
 def _three(value: float) -> str:
@@ -157,10 +157,13 @@ def _device(name: str) -> str:
 def reveal_html(p: Picture, guess: float | None) -> str:
     """Return the learner's number beside the model's, for the setup that was asked about."""
     value = float(p.bars["exposed_comm_frac"][CHOSEN])
-    own = f'<div class="aiinfra-big"><span>You</span><b>{percent(guess)}</b></div>' if guess is not None else ""
+    own = f'<div class="aiinfra-big"><span>You</span> <b>{percent(guess)}</b></div>' if guess is not None else ""
     if math.isnan(value):
-        return f'{own}<div class="aiinfra-big"><span>Model</span><b class="aiinfra-none">no answer: see below</b></div>'
+        return (
+            f'{own}<div class="aiinfra-big"><span>Model</span> <b class="aiinfra-none">no answer: see below</b></div>'
+        )
     bubble = float(p.bars["bubble_frac"][CHOSEN]) if "bubble_frac" in p.bars.values else 0.0
     where = f"on {spaced(p.fields.accelerators)} accelerators"
     more = f"<small>{where}; {percent(bubble)} is bubble</small>" if bubble else f"<small>{where}</small>"
-    return f'{own}<div class="aiinfra-big"><span>Model</span><b>{percent(value)}</b>{more}<span class="aiinfra-tag">modelled</span></div>'
+    tag = '<span class="aiinfra-tag">modelled</span>'
+    return f'{own}<div class="aiinfra-big"><span>Model</span> <b>{percent(value)}</b> {more} {tag}</div>'

@@ -87,14 +87,14 @@ def test_what_cannot_be_is_told_beside_greyed_figures_in_the_dark(
         page.until("another plan", lambda: chosen(page) != before)
         last = chosen(page)
         p.locator(".aiinfra-card-2 select").first.select_option("gpt-2-xl")
-        p.wait_for_selector(".aiinfra-problem")
-        assert "tp_size 64 must divide the 25 heads" in p.locator(".aiinfra-problem").inner_text()
+        p.wait_for_selector(".aiinfra-card-2 .aiinfra-problem")
+        assert "tp_size 64 must divide the 25 heads" in p.locator(".aiinfra-card-2 .aiinfra-problem").inner_text()
         assert p.locator(".aiinfra-stale .aiinfra-live").count() == 1
         assert chosen(page) == last, "the last plan that can run is still drawn"
         whole_lab(page, artifacts / "lab04-3-problem-dark.png")
         move(page, "Tensor parallel", -6)
         move(page, "Pipeline stages", -4)
-        p.wait_for_selector(".aiinfra-problem", state="detached")
+        p.wait_for_selector(".aiinfra-card-2 .aiinfra-problem", state="detached")
         assert p.locator(".aiinfra-stale").count() == 0
         whole_lab(page, artifacts / "lab04-4-small-dark.png")
         assert no_overflow(page) == []

@@ -131,7 +131,9 @@ def test_dearer_dirtier_and_frailer_is_never_better(factor: float) -> None:
     ("ask", "says"),
     [
         pytest.param(lambda: answer(Plan(tp_size=3, global_batch_size=8)), "tp_size that divides the heads", id="tp"),
-        pytest.param(lambda: answer(Plan(), counts=[0]), "accelerators must be a whole number >= 1 and finite, got 0", id="none"),
+        pytest.param(
+            lambda: answer(Plan(), counts=[0]), "accelerators must be a whole number >= 1 and finite, got 0", id="none"
+        ),
         pytest.param(lambda: answer(Plan(), counts=[1.5]), "got 1.5", id="half"),
         pytest.param(lambda: answer(Plan(), scaling="strange"), "strong or weak", id="scaling"),
         pytest.param(lambda: answer(Plan(), tokens=0), "tokens must be > 0", id="tokens"),

@@ -25,6 +25,7 @@ from aiinfra_widgets.widgets.scale_out_table import (
     energy_mwh,
     money,
     notes_html,
+    percent,
     record_html,
 )
 
@@ -200,6 +201,7 @@ def test_units_a_person_reads() -> None:
     assert [money(v) for v in (0.05, 812, 45_000, 1.2e6, 3.4e9)] == ["$0.05", "$812", "$45 k", "$1.2 M", "$3.4 bn"]
     assert [energy_mwh(v) for v in (3.6e9, 3.6e9 * 24_060)] == ["1", "24\u2009100"]
     assert carbon_t(1.234e6) == "1.23"
+    assert [percent(v) for v in (0.0, 1e-5, 0.1234)] == ["0 %", "< 0.1 %", "12.3 %"]
 
 
 # --- what cannot be --------------------------------------------------------------------------------------------------
@@ -218,6 +220,22 @@ def test_a_plan_that_cannot_be_keeps_the_last_figure_greyed_and_says_what_is_all
     assert lab.problem == ""
     assert screen.problem.value == ""
     assert not [b for b in screen.drawings if "aiinfra-stale" in b._dom_classes]
+
+
+def test_a_setup_that_cannot_be_is_told_before_the_guess_and_can_be_mended(home: Path) -> None:
+    found = ScaleOut(**{**SMALL, "tp_size": 64})
+    shown = found._the_screen()
+    assert "tp_size 64 must divide the 32 heads" in shown.problem.value
+    shown.guess.value = "20"
+    shown.act("commit")
+    assert "nothing to guess yet" in shown.guess_say.value
+    assert found.results()["status"] == "failed"
+    with pytest.raises(UnknownNameError, match="nothing to draw"):
+        found.figure("parts")
+    shown.fields["tp_size"].control.value = 8
+    shown.act("commit")
+    assert found.state.guess == 0.2
+    assert shown.problem.value == ""
 
 
 def test_too_few_accelerators_are_told_and_what_one_replica_needs(lab: ScaleOut) -> None:
