@@ -162,9 +162,14 @@ class ClaimsScreen:
         self.fields, self.figure = ipw.VBox(), ipw.VBox()
         self.buttons = {
             "holds": _button(
-                "It holds", "Write into the ledger that this claim holds on this machine", lambda: self._commit(True)
+                "It holds",
+                "Write into the ledger that this claim holds on this machine",
+                lambda: self._commit(True),
+                "primary",
             ),
-            "not": _button("It does not", "Write into the ledger that it does not", lambda: self._commit(False)),
+            "not": _button(
+                "It does not", "Write into the ledger that it does not", lambda: self._commit(False), "primary"
+            ),
             "measure": _button(
                 "Measure", "Measure this claim on this machine", lambda: self._measure([self.claim.id]), "primary"
             ),
@@ -188,22 +193,25 @@ class ClaimsScreen:
         row = _box("commit", [self.buttons["holds"], self.buttons["not"]])
         self.asking = _box("answer-row", [ask, row])
         right = _box("answer", [self.asking, self.told, self.answer, self.say])
-        ours = ipw.HTML("<p class='aiinfra-note'>* The article gives no value: assumed by us.</p>")
-        left = _box("setup", [self.statement, self.fields, ours])
+        self.ours = ipw.HTML("<p class='aiinfra-note'>* The article gives no value: assumed by us.</p>")
+        left = _box("setup", [self.statement, self.fields])
         predict = _card("1", "Read, and commit", [self.choice, _box("predict", [left, right])])
         side = _box("side", [self.why])
         bar = _box("toolbar", [self.buttons["measure"], self.buttons["all"]])
         measure = _card("2", "Measure, and see why", [bar, _box("body", [side, ipw.VBox([self.figure, self.how])])])
-        self.root = ipw.VBox([self.header, predict, measure, _card("3", "Compare", [self.table])])
+        # A widget without figures, for the style sheet comes with it: there is none of a claim before the first commitment.
+        style = Live([], ["aiinfra-hidden"])
+        self.root = ipw.VBox([style, self.header, predict, measure, _card("3", "Compare", [self.table])])
         self.root.add_class("aiinfra-lab")
-        self.table_alone = ipw.VBox([self.table_again])
+        self.table_alone = ipw.VBox([Live([], ["aiinfra-hidden"]), self.table_again])
         self.table_alone.add_class("aiinfra-lab")
         self.table_alone.add_class("aiinfra-alone")
 
     # --- what a person does -------------------------------------------------------------------------------------
     def _chosen(self) -> None:
         self.say.value = ""
-        self.fields.children = [self._field(i) for i in self.claim.inputs]
+        ours = [self.ours] if any(i.ours for i in self.claim.inputs) else []
+        self.fields.children = [*(self._field(i) for i in self.claim.inputs), *ours]
         self.draw()
 
     def _field(self, given: Input) -> ipw.Widget:
@@ -253,7 +261,7 @@ class ClaimsScreen:
             _set(self.header, self._header())
             _set(self.statement, statement_html(claim))
             _set(self.answer, answer_html(self.trials, claim, known))
-            self.asking.layout.display = "none" if known else None
+            _visible(self.asking, not known)
             told = f"<p>You: <b>{escape(belief_words(bool(believed)))}</b> {verdict_html(self.trials.verdict(claim.id))}</p>"
             _set(self.told, told if known else "")
             later = "<p class='aiinfra-empty'>Commit first; then the verdict and the figure appear here.</p>"
@@ -353,3 +361,11 @@ def _card(number: str, title: str, children: Sequence[ipw.Widget]) -> ipw.Widget
 def _set(widget: ipw.HTML, html: str) -> None:
     if widget.value != html:
         widget.value = html
+
+
+def _visible(widget: ipw.Widget, yes: bool) -> None:
+    """Show or hide by a class, as the other labs do: the style sheet's rules go before a layout."""
+    if yes:
+        widget.remove_class("aiinfra-hidden")
+    else:
+        widget.add_class("aiinfra-hidden")

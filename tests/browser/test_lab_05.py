@@ -62,6 +62,8 @@ def test_claims_are_judged_and_measured(
         page.open(NOTEBOOK)
         page.run_all()
         p.wait_for_selector(".aiinfra-card-1 .widget-toggle-button", timeout=60_000)
+        styled = "() => getComputedStyle(document.querySelector('.aiinfra-card')).borderTopWidth === '1px'"
+        p.wait_for_function(styled, timeout=30_000)  # before there is any figure
         choose(page, "S1-xfer")
         assert "covered" in row(page, "S1-xfer"), "no verdict before the learner has committed"
         assert p.locator(".aiinfra-card-2 button", has_text="Measure").first.is_disabled()
