@@ -59,7 +59,10 @@ def validate(
             show.console().print(f"and {len(reasons.rows) - _SHOWN} other reasons; --json has them all")
     left = [r for r in found.results if r.error is None]
     if strict and left:
-        print(f"aiinfra: {len(left)} rows are not predicted; the first: {left[0].reason}", file=sys.stderr)
+        print(
+            f"aiinfra: {len(left)} row{'s' if len(left) > 1 else ''} not predicted; the first: {left[0].reason}",
+            file=sys.stderr,
+        )
         raise typer.Exit(2)
 
 

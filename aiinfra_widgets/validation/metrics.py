@@ -20,8 +20,8 @@ LAYER_METRICS = ("layer_fwd_ms", "layer_bwd_ms")
 class Published:
     """What a conversion needs: batch B, sequence s, layers l, hidden h, vocabulary V, n accelerators of a peak each.
 
-    `flop` replaces the formula of the publications where the model is of another shape than theirs (gated, grouped
-    queries, experts): whoever published such a row counted its own operations.
+    `flop` and `hardware` replace the formulas of the publications where the model is of another shape than theirs (gated,
+    grouped queries, experts): whoever published such a row counted its own operations.
     """
 
     batch: float
@@ -31,8 +31,9 @@ class Published:
     vocab: float
     accelerators: float
     peak_flops: float
-    selective: bool = False
+    recompute: str = "full"
     flop: float | None = None
+    hardware: float | None = None
 
     def model_flop(self) -> float:
         """Operations of one step as publications count them for MFU."""
@@ -41,10 +42,14 @@ class Published:
         return float(published_model_flop(self.batch, self.seq_len, self.layers, self.hidden, self.vocab))
 
     def hardware_flop(self) -> float:
-        """The same with what is computed again: the whole forward pass, or only attention's products (selective)."""
-        if self.selective:
+        """The same with what is computed again: nothing, attention's products (selective) or the whole forward pass."""
+        if self.hardware is not None:
+            return self.hardware
+        if self.recompute == "full":
+            return float(published_hardware_flop(self.batch, self.seq_len, self.layers, self.hidden, self.vocab))
+        if self.recompute == "selective":
             return self.model_flop() + 12 * self.batch * self.seq_len**2 * self.layers * self.hidden
-        return float(published_hardware_flop(self.batch, self.seq_len, self.layers, self.hidden, self.vocab))
+        return self.model_flop()
 
 
 def iteration_time_s(metric: str, value: float, p: Published) -> float:

@@ -67,10 +67,10 @@ def express(row: Row, extra: Iterable[Path | str] = ()) -> Job:
         raise UnexpressedError(f"{row.where}: {row['value']} {row['unit']} is no usable {metric}")
     model, plan, cluster = express_plan(row, extra)
     peak = cluster.accelerator.peak_flops
+    own = (None, None) if _plain(model) else tuple(map(float, step_flop(model, plan)))
     published = Published(
         float(plan.global_batch_size), model.seq_len, model.layers, model.hidden, model.vocab,
-        float(row.number("n_accel") or 0), peak, row["recompute"].startswith("selective"),
-        None if _plain(model) else float(step_flop(model, plan)[0]),
+        float(row.number("n_accel") or 0), peak, str(plan.recompute), *own,
     )  # fmt: skip
     return Job(row, model, plan, cluster, published, iteration_time_s(metric, row.value, published))
 

@@ -208,7 +208,9 @@ def _other(row: Row, rows: Sequence[Row]) -> Result:
         return Result(row, pool, None, None, f"{row.where}: no model for {row['kind']} {row['metric']!r}")
     predicted, reason = predict()
     if predicted is None or not np.isfinite(predicted) or row.value == 0:
-        reason = (reason if predicted is None else "") or f"{row['value']} {row['unit']} cannot be compared with a prediction"
+        reason = (
+            reason if predicted is None else ""
+        ) or f"{row['value']} {row['unit']} cannot be compared with a prediction"
         where = "" if reason.startswith(f"{row.where}: ") else f"{row.where}: "
         return Result(row, pool, None, None, where + reason)
     if reason.startswith(DERIVED):

@@ -7,7 +7,7 @@ In a notebook the cell shows the screen, and a thread measures, so that the page
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from html import escape
 from typing import Any
 
@@ -16,7 +16,7 @@ import ipywidgets as ipw
 from ..claims.claim import Claim, Input, find
 from ..claims.trials import Trials
 from ..errors import LabError
-from . import ledger
+from . import cards, ledger
 from .claims_chart import claim_chart, columns, in_words
 from .claims_table import answer_html, belief_words, measured_html, statement_html, table_html, verdict_html, why_html
 from .figures import still
@@ -154,26 +154,26 @@ class ClaimsScreen:
         self.problem, self._busy = "", ""
         self._lock = threading.RLock()
         self._live: FigureOf | None = None
-        self.header, self.statement, self.say, self.why = (_html(n) for n in ("head", "", "guess-say", "why-box"))
-        self.answer, self.told, self.how = _html("reveal"), _html("reveal"), _html("how")
-        self.table, self.table_again = _html("table-box"), _html("table-box")
+        self.header, self.statement, self.say, self.why = (cards.html(n) for n in ("head", "", "guess-say", "why-box"))
+        self.answer, self.told, self.how = cards.html("reveal"), cards.html("reveal"), cards.html("how")
+        self.table, self.table_again = cards.html("table-box"), cards.html("table-box")
         self.choice = ipw.ToggleButtons(options=list(self.trials.claims), style={"button_width": "80px"})
         self.choice.observe(lambda _: self._chosen(), "value")
         self.fields, self.figure = ipw.VBox(), ipw.VBox()
         self.buttons = {
-            "holds": _button(
+            "holds": cards.button(
                 "It holds",
                 "Write into the ledger that this claim holds on this machine",
                 lambda: self._commit(True),
                 "primary",
             ),
-            "not": _button(
+            "not": cards.button(
                 "It does not", "Write into the ledger that it does not", lambda: self._commit(False), "primary"
             ),
-            "measure": _button(
+            "measure": cards.button(
                 "Measure", "Measure this claim on this machine", lambda: self._measure([self.claim.id]), "primary"
             ),
-            "all": _button(
+            "all": cards.button(
                 "Measure all I have judged", "One after the other", lambda: self._measure(list(self.trials.beliefs))
             ),
         }
@@ -190,18 +190,20 @@ class ClaimsScreen:
             "<p class='aiinfra-question'>Does it hold on <b>your</b> machine? "
             "<small>Your answer goes into the ledger.</small></p>"
         )
-        row = _box("commit", [self.buttons["holds"], self.buttons["not"]])
-        self.asking = _box("answer-row", [ask, row])
-        right = _box("answer", [self.asking, self.told, self.answer, self.say])
+        row = cards.box("commit", [self.buttons["holds"], self.buttons["not"]])
+        self.asking = cards.box("answer-row", [ask, row])
+        right = cards.box("answer", [self.asking, self.told, self.answer, self.say])
         self.ours = ipw.HTML("<p class='aiinfra-note'>* The article gives no value: assumed by us.</p>")
-        left = _box("setup", [self.statement, self.fields])
-        predict = _card("1", "Read, and commit", [self.choice, _box("predict", [left, right])])
-        side = _box("side", [self.why])
-        bar = _box("toolbar", [self.buttons["measure"], self.buttons["all"]])
-        measure = _card("2", "Measure, and see why", [bar, _box("body", [side, ipw.VBox([self.figure, self.how])])])
+        left = cards.box("setup", [self.statement, self.fields])
+        predict = cards.card("1", "Read, and commit", [self.choice, cards.box("predict", [left, right])])
+        side = cards.box("side", [self.why])
+        bar = cards.box("toolbar", [self.buttons["measure"], self.buttons["all"]])
+        measure = cards.card(
+            "2", "Measure, and see why", [bar, cards.box("body", [side, ipw.VBox([self.figure, self.how])])]
+        )
         # A widget without figures, for the style sheet comes with it: there is none of a claim before the first commitment.
         style = Live([], ["aiinfra-hidden"])
-        self.root = ipw.VBox([style, self.header, predict, measure, _card("3", "Compare", [self.table])])
+        self.root = ipw.VBox([style, self.header, predict, measure, cards.card("3", "Compare", [self.table])])
         self.root.add_class("aiinfra-lab")
         self.table_alone = ipw.VBox([Live([], ["aiinfra-hidden"]), self.table_again])
         self.table_alone.add_class("aiinfra-lab")
@@ -258,22 +260,22 @@ class ClaimsScreen:
         with self._lock:
             claim, believed = self.claim, self.trials.beliefs.get(self.claim.id)
             known = believed is not None
-            _set(self.header, self._header())
-            _set(self.statement, statement_html(claim))
-            _set(self.answer, answer_html(self.trials, claim, known))
-            _visible(self.asking, not known)
+            cards.put(self.header, self._header())
+            cards.put(self.statement, statement_html(claim))
+            cards.put(self.answer, answer_html(self.trials, claim, known))
+            cards.show(self.asking, not known)
             told = f"<p>You: <b>{escape(belief_words(bool(believed)))}</b> {verdict_html(self.trials.verdict(claim.id))}</p>"
-            _set(self.told, told if known else "")
+            cards.put(self.told, told if known else "")
             later = "<p class='aiinfra-empty'>Commit first; then the verdict and the figure appear here.</p>"
-            _set(self.why, why_html(self.trials, claim) if known else later)
-            _set(self.how, measured_html(self.trials, claim) if known else "")
+            cards.put(self.why, why_html(self.trials, claim) if known else later)
+            cards.put(self.how, measured_html(self.trials, claim) if known else "")
             self._draw_figure(claim, known)
             b, busy = self.buttons, bool(self._busy)
             b["measure"].disabled = busy or not known or claim.measure is None
             b["all"].disabled = busy or not self.trials.beliefs
             revealed = frozenset(self.trials.beliefs)
             for table in (self.table, self.table_again):
-                _set(table, table_html(self.trials, revealed))
+                cards.put(table, table_html(self.trials, revealed))
 
     def _header(self) -> str:
         judged, count = len(self.trials.beliefs), len(self.trials.claims)
@@ -328,44 +330,3 @@ class FigureOf(Live):
     def __init__(self, claim: Claim, data: Any, x: Any, y: Any) -> None:
         self.of = (claim.id, x, y)
         super().__init__([claim_chart(claim, {"span": data["span"]}, x, y)], ["aiinfra-live"])
-
-
-def _button(text: str, tip: str, press: Callable[[], None], style: str = "") -> ipw.Button:
-    button = ipw.Button(description=text, tooltip=tip, button_style=style)
-    button.add_class("aiinfra-button")
-    button.on_click(lambda _: press())
-    return button
-
-
-def _html(name: str) -> ipw.HTML:
-    found = ipw.HTML()
-    if name:
-        found.add_class(f"aiinfra-{name}")
-    return found
-
-
-def _box(name: str, children: Sequence[ipw.Widget]) -> ipw.Box:
-    box = ipw.VBox(list(children))
-    box.add_class(f"aiinfra-{name}")
-    return box
-
-
-def _card(number: str, title: str, children: Sequence[ipw.Widget]) -> ipw.Widget:
-    head = ipw.HTML(f'<h3><span class="aiinfra-number">{number}</span>{escape(title)}</h3>')
-    card = ipw.VBox([head, *children])
-    card.add_class("aiinfra-card")
-    card.add_class(f"aiinfra-card-{number}")
-    return card
-
-
-def _set(widget: ipw.HTML, html: str) -> None:
-    if widget.value != html:
-        widget.value = html
-
-
-def _visible(widget: ipw.Widget, yes: bool) -> None:
-    """Show or hide by a class, as the other labs do: the style sheet's rules go before a layout."""
-    if yes:
-        widget.remove_class("aiinfra-hidden")
-    else:
-        widget.add_class("aiinfra-hidden")

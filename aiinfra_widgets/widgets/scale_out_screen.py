@@ -11,6 +11,7 @@ import numpy as np
 
 from ..errors import LabError
 from ..spec import Knob
+from . import cards
 from .controls import Field, blame, grouped
 from .figures import Columns
 from .live import Live
@@ -89,11 +90,13 @@ class Screen:
 
     # --- building -----------------------------------------------------------------------------------------------
     def _build(self) -> None:
-        self.header, self.problem, self.table, self.notes = (_html(n) for n in ("head", "problem-box", "wide", "notes"))
-        self.reveal, self.assumed, self.record, self.guess_say = (
-            _html(n) for n in ("reveal", "assumptions", "record-table", "guess-say")
+        self.header, self.problem, self.table, self.notes = (
+            cards.html(n) for n in ("head", "problem-box", "wide", "notes")
         )
-        self.search_say, self.search_box = _html("search-say"), _box("search", [])
+        self.reveal, self.assumed, self.record, self.guess_say = (
+            cards.html(n) for n in ("reveal", "assumptions", "record-table", "guess-say")
+        )
+        self.search_say, self.search_box = cards.html("search-say"), cards.box("search", [])
         self.drawings = [ipw.VBox([self.charts]), self.table, ipw.VBox([self.record_charts])]
         self.later = [self._record_card(), self._search_card()]
         self.root = ipw.VBox([self.header, self._predict_card(), self._knobs_card(), *self.later])
@@ -101,37 +104,39 @@ class Screen:
         self.root.add_class("aiinfra-scale-out")
 
     def _predict_card(self) -> ipw.Widget:
-        setup = _box("setup", [*(self.fields[n].widget for n in FIRST), self.problem])
-        self.question = _html("question-box")
+        setup = cards.box("setup", [*(self.fields[n].widget for n in FIRST), self.problem])
+        self.question = cards.html("question-box")
         self.guess = ipw.Text(placeholder="your number, in %", continuous_update=True)
         self.guess.add_class("aiinfra-guess")
         self.guess.tooltip = "What you expect, in percent of a step"
         commit = self._button(
             "Commit", "commit", "Write your guess into the ledger; then the model shows its own", "primary"
         )
-        answer = _box("answer", [self.question, _box("commit", [self.guess, commit]), self.guess_say])
+        answer = cards.box("answer", [self.question, cards.box("commit", [self.guess, commit]), self.guess_say])
         again = self._button("Start over", "again", "Guess again for another setup")
-        self.asking, self.told = _box("predict", [setup, answer]), _box("told", [self.reveal, again])
-        return _card("1", "Predict", [self.asking, self.told])
+        self.asking, self.told = cards.box("predict", [setup, answer]), cards.box("told", [self.reveal, again])
+        return cards.card("1", "Predict", [self.asking, self.told])
 
     def _knobs_card(self) -> ipw.Widget:
-        sliders = _box("knobs", [self.fields[n].widget for n in FIRST])
+        sliders = cards.box("knobs", [self.fields[n].widget for n in FIRST])
         more = grouped("More", {n: f for n, f in self.fields.items() if n not in FIRST})
-        side = _box("side", [sliders, more, self.notes])
-        body = _box("body", [side, ipw.VBox([self.problem, self.drawings[0]])])
+        side = cards.box("side", [sliders, more, self.notes])
+        body = cards.box("body", [side, ipw.VBox([self.problem, self.drawings[0]])])
         self.hidden = ipw.HTML('<p class="aiinfra-empty">The figures appear once you have committed a guess.</p>')
         self.shown = ipw.VBox([body, self.table, self.assumed])
-        return _card("2", "Turn the knobs", [self.hidden, self.shown])
+        return cards.card("2", "Turn the knobs", [self.hidden, self.shown])
 
     def _record_card(self) -> ipw.Widget:
-        return _card("3", "The published record", [_box("record", [self.drawings[-1], self.record])])
+        return cards.card("3", "The published record", [cards.box("record", [self.drawings[-1], self.record])])
 
     def _search_card(self) -> ipw.Widget:
         self.search_button = self._button(
             "Search plans", "search", "Try every plan on this number of accelerators", "primary"
         )
-        return _card(
-            "4", "Search for a better plan", [_box("toolbar", [self.search_button, self.search_say]), self.search_box]
+        return cards.card(
+            "4",
+            "Search for a better plan",
+            [cards.box("toolbar", [self.search_button, self.search_say]), self.search_box],
         )
 
     def _button(self, text: str, action: str, tip: str, style: str = "") -> ipw.Button:
@@ -144,12 +149,12 @@ class Screen:
     def act(self, action: str) -> None:
         """Carry out a button; whatever goes wrong is said beside it."""
         where = self.search_say if action == "search" else self.guess_say
-        _set(where, "")
+        cards.put(where, "")
         try:
             self._actions[action]()
         except LabError as error:
             text = str(error).removeprefix("Communication: ")
-            _set(where, f'<span class="aiinfra-say aiinfra-say-bad" role="alert">{escape(text)}</span>')
+            cards.put(where, f'<span class="aiinfra-say aiinfra-say-bad" role="alert">{escape(text)}</span>')
         self.draw()
 
     def read_guess(self) -> float:
@@ -180,35 +185,35 @@ class Screen:
         """Show the state; only what differs is sent to the browser, and all figures in one message each."""
         state, open_ = self.state, self.state.guess is None
         self.drawn += 1
-        _set(self.header, _HEADER)
-        _set(self.question, question_html(state.fields))
-        _visible(self.asking, open_)
-        _visible(self.told, not open_)
-        _visible(self.hidden, open_)
+        cards.put(self.header, _HEADER)
+        cards.put(self.question, question_html(state.fields))
+        cards.show(self.asking, open_)
+        cards.show(self.told, not open_)
+        cards.show(self.hidden, open_)
         for box in (self.shown, *self.later):
-            _visible(box, not open_)
+            cards.show(box, not open_)
         for name in ONLY_MODELS:
             self.fields[name].lock(state.fields.model == MY_RUN)
         problem = f'<div class="aiinfra-problem" role="alert">{escape(state.problem.rstrip("."))}{_STALE if state.stale else ""}</div>'
-        _set(self.problem, problem if state.problem else "")
+        cards.put(self.problem, problem if state.problem else "")
         for box in self.drawings:
             _marked(box, "aiinfra-stale", state.stale)
         if state.picture is None or open_:
             return
         picture = state.picture
         self._feed(columns(picture))
-        _set(self.table, counts_html(picture))
-        _set(self.notes, notes_html(picture))
-        _set(self.reveal, reveal_html(state.revealed or picture, state.guess))
-        _set(self.assumed, assumed_html(picture.assumed))
-        _set(self.record, record_html(picture.record, state.no_record))
+        cards.put(self.table, counts_html(picture))
+        cards.put(self.notes, notes_html(picture))
+        cards.put(self.reveal, reveal_html(state.revealed or picture, state.guess))
+        cards.put(self.assumed, assumed_html(picture.assumed))
+        cards.put(self.record, record_html(picture.record, state.no_record))
 
     def draw_search(self, found: Found | None, use: Callable[[int], None]) -> None:
         """Show what a search found, with a button to take each plan."""
         if found is None or found is self._found:
             return
         self._found = found
-        _set(self.search_say, "")
+        cards.put(self.search_say, "")
         rows: list[ipw.Widget] = [ipw.HTML(found_html(found))]
         for i, choice in enumerate(found.choices):
             button = ipw.Button(description="Use", tooltip="Set the knobs to this plan")
@@ -275,36 +280,8 @@ def _same(before: Columns | None, now: Columns) -> bool:
     return before is not None and all(np.array_equal(before[c], now[c]) for c in now)
 
 
-def _html(name: str) -> ipw.HTML:
-    found = ipw.HTML()
-    found.add_class(f"aiinfra-{name}")
-    return found
-
-
-def _box(name: str, children: Sequence[ipw.Widget]) -> ipw.Box:
-    box = ipw.VBox(list(children))
-    box.add_class(f"aiinfra-{name}")
-    return box
-
-
-def _card(number: str, title: str, children: Sequence[ipw.Widget]) -> ipw.Widget:
-    card = ipw.VBox([ipw.HTML(f'<h3><span class="aiinfra-number">{number}</span>{escape(title)}</h3>'), *children])
-    card.add_class("aiinfra-card")
-    card.add_class(f"aiinfra-card-{number}")
-    return card
-
-
-def _set(widget: ipw.HTML, html: str) -> None:
-    if widget.value != html:
-        widget.value = html
-
-
 def _marked(widget: ipw.Widget, name: str, yes: bool) -> None:
     if yes and name not in widget._dom_classes:
         widget.add_class(name)
     elif not yes and name in widget._dom_classes:
         widget.remove_class(name)
-
-
-def _visible(widget: ipw.Widget, yes: bool) -> None:
-    _marked(widget, "aiinfra-hidden", not yes)

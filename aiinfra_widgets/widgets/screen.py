@@ -13,7 +13,7 @@ from ..errors import LabError
 from ..experiment import Knob
 from ..machine.limits import limit
 from ..quantities import Prediction, quantity
-from . import header
+from . import cards, header
 from .actions import Actions
 from .compare import comparison_html, detail_html
 from .controls import LIVE_SIGN, Field, blame, grouped
@@ -81,11 +81,11 @@ class Screen:
             for n, k in knobs.items()
             if k.live
         }
-        self.header, self.failure, self.table = _html("head"), _html("failed"), _html("table-box")
+        self.header, self.failure, self.table = cards.html("head"), cards.html("failed"), cards.html("table-box")
         self.detail, self.meters, self.ranks, self.reveal = (
-            _html(n) for n in ("detail", "meter-box", "rank-box", "reveal")
+            cards.html(n) for n in ("detail", "meter-box", "rank-box", "reveal")
         )
-        self.summary, self.log = _html("summary"), _html("log")
+        self.summary, self.log = cards.html("summary"), cards.html("log")
         self.root = ipw.VBox(
             [self.header, self.failure, self._predict_card(primary), self._run_card(primary), self._compare_card()]
         )
@@ -95,9 +95,9 @@ class Screen:
         self.comparison.add_class("aiinfra-alone")
 
     def _predict_card(self, primary: list[str]) -> ipw.Widget:
-        first = _box("fields", [self.setup[n].widget for n in primary])
+        first = cards.box("fields", [self.setup[n].widget for n in primary])
         rest = grouped("More settings", {n: f for n, f in self.setup.items() if n not in primary})
-        self.setup_box = _box("setup", [first, rest, _note(f"{LIVE_SIGN} can change while the run goes on")])
+        self.setup_box = cards.box("setup", [first, rest, cards.note(f"{LIVE_SIGN} can change while the run goes on")])
         self._summary_fields = [*primary, *[n for n in self.setup if n not in primary]]
         axis = self.shown.axes.get(self.state.question)
         self.unit = axis.unit if axis else quantity(self.state.question).unit
@@ -112,12 +112,12 @@ class Screen:
             f"<p class='aiinfra-question'>With this setup, what will the <b>{escape(q.label.lower())}</b> be? "
             f"<small>{escape(q.help)}</small></p>"
         )
-        self.guess_say = _html("guess-say")
-        self.answer_box = _box("answer", [ask, _box("commit", [self.guess, self.commit]), self.guess_say])
+        self.guess_say = cards.html("guess-say")
+        self.answer_box = cards.box("answer", [ask, cards.box("commit", [self.guess, self.commit]), self.guess_say])
         self.again = self._button("Start over", "again", "Choose another setup and predict again")
-        self.told = _box("told", [self.summary, self.reveal, self.again])
-        self.asking = _box("predict", [self.setup_box, self.answer_box])
-        return _card("1", "Predict", [self.asking, self.told])
+        self.told = cards.box("told", [self.summary, self.reveal, self.again])
+        self.asking = cards.box("predict", [self.setup_box, self.answer_box])
+        return cards.card("1", "Predict", [self.asking, self.told])
 
     def _run_card(self, primary: list[str]) -> ipw.Widget:
         self.buttons = {
@@ -129,15 +129,15 @@ class Screen:
         }
         first = [n for n in ("nodes", *primary) if n in self.live]
         first = list(dict.fromkeys(first))
-        knobs = _box("knobs", [self.live[n].widget for n in first])
+        knobs = cards.box("knobs", [self.live[n].widget for n in first])
         more = grouped("More that can change", {n: f for n, f in self.live.items() if n not in first})
         self.actions = Actions(self.exp, lambda verb, given: self.state.ask(verb=verb, arguments=given))
-        side = _box("side", [knobs, more, self.actions.root, self.ranks, self.log])
-        body = _box("body", [side, self.feed_charts])
-        return _card("2", "Run and change", [_box("toolbar", list(self.buttons.values())), body])
+        side = cards.box("side", [knobs, more, self.actions.root, self.ranks, self.log])
+        body = cards.box("body", [side, self.feed_charts])
+        return cards.card("2", "Run and change", [cards.box("toolbar", list(self.buttons.values())), body])
 
     def _compare_card(self) -> ipw.Widget:
-        return _card("3", "Compare", [self.table, self.compare_charts, self.detail, self.meters])
+        return cards.card("3", "Compare", [self.table, self.compare_charts, self.detail, self.meters])
 
     def _button(self, text: str, action: str, tip: str, style: str = "") -> ipw.Button:
         button = ipw.Button(description=text, tooltip=tip, button_style=style)
@@ -149,13 +149,15 @@ class Screen:
     def act(self, action: str) -> None:
         """Carry out a button; whatever goes wrong is said on the screen."""
         self.problem = ""
-        _set(self.guess_say, "")
+        cards.put(self.guess_say, "")
         try:
             self._actions[action]()
         except LabError as error:
             if action == "commit":
                 text = str(error).removeprefix(f"{quantity(self.state.question).label}: ")
-                _set(self.guess_say, f'<span class="aiinfra-say aiinfra-say-bad" role="alert">{escape(text)}</span>')
+                cards.put(
+                    self.guess_say, f'<span class="aiinfra-say aiinfra-say-bad" role="alert">{escape(text)}</span>'
+                )
             else:
                 self.problem = str(error)
         self.draw(self.state.look())
@@ -206,25 +208,25 @@ class Screen:
     def draw(self, look: Look) -> None:
         """Show a look; only what differs is sent to the browser."""
         with self.lock:
-            _set(self.header, header.header_html(self.exp, look, self.problem))
-            _set(self.failure, header.failure_html(look))
-            _visible(self.failure, bool(self.failure.value))
+            cards.put(self.header, header.header_html(self.exp, look, self.problem))
+            cards.put(self.failure, header.failure_html(look))
+            cards.show(self.failure, bool(self.failure.value))
             self._draw_predict(look)
             self._draw_run(look)
-            _set(self.table, comparison_html(self.exp, look.comparisons, look.guess))
-            _set(self.detail, detail_html(self.exp, look.comparisons))
-            _set(self.meters, meters_html(look.segments))
+            cards.put(self.table, comparison_html(self.exp, look.comparisons, look.guess))
+            cards.put(self.detail, detail_html(self.exp, look.comparisons))
+            cards.put(self.meters, meters_html(look.segments))
 
     def _draw_predict(self, look: Look) -> None:
         open_ = look.phase == "setup" or (look.phase == "ended" and look.guess is None and not look.run)
-        _visible(self.asking, open_)
-        _visible(self.told, not open_)
+        cards.show(self.asking, open_)
+        cards.show(self.told, not open_)
         if not open_ and self._revealed != (look.guess, self.state.spec):
             self._revealed = (look.guess, self.state.spec)
             prediction, refused = self.state.predict()
-            _set(self.reveal, header.reveal_html(self.exp, look.guess, prediction, refused))
-            _set(self.summary, spec_html(self.state, self._summary_fields, len(self._primary)))
-        _visible(self.again, not look.going)
+            cards.put(self.reveal, header.reveal_html(self.exp, look.guess, prediction, refused))
+            cards.put(self.summary, spec_html(self.state, self._summary_fields, len(self._primary)))
+        cards.show(self.again, not look.going)
 
     def _draw_run(self, look: Look) -> None:
         b, going = self.buttons, look.going
@@ -237,13 +239,13 @@ class Screen:
         for name in ("pause", "checkpoint"):
             b[name].disabled = not enabled
         b["stop"].disabled = not going
-        _visible(b["resume"], look.can_resume and not going)
+        cards.show(b["resume"], look.can_resume and not going)
         for name, field in self.live.items():
             field.lock(not enabled)
             self._answer(name, field, look)
         self.actions.draw(look.asked, self.exp.tick, locked=not enabled)
-        _set(self.ranks, ranks_html(self.exp, look))
-        _set(self.log, log_html(self.exp.tick, look))
+        cards.put(self.ranks, ranks_html(self.exp, look))
+        cards.put(self.log, log_html(self.exp.tick, look))
 
     def _answer(self, name: str, field: Field, look: Look) -> None:
         """Show what became of the last request for a field, and follow changes that others made."""
@@ -304,41 +306,3 @@ def log_html(tick: str, look: Look, most: int = 4) -> str:
         return ""
     items = "".join(f"<li>{escape(a.outcome(tick))}</li>" for a in list(look.asked)[: -most - 1 : -1])
     return f'<div class="aiinfra-asked"><b>Asked</b><ul role="log">{items}</ul></div>'
-
-
-def _html(name: str) -> ipw.HTML:
-    found = ipw.HTML()
-    found.add_class(f"aiinfra-{name}")
-    return found
-
-
-def _note(text: str) -> ipw.HTML:
-    return ipw.HTML(f'<p class="aiinfra-note">{escape(text)}</p>')
-
-
-def _box(name: str, children: Sequence[ipw.Widget]) -> ipw.Box:
-    box = ipw.VBox(list(children))
-    box.add_class(f"aiinfra-{name}")
-    return box
-
-
-def _card(number: str, title: str, children: Sequence[ipw.Widget]) -> ipw.Widget:
-    head = ipw.HTML(f'<h3><span class="aiinfra-number">{number}</span>{escape(title)}</h3>')
-    card = ipw.VBox([head, *children])
-    card.add_class("aiinfra-card")
-    card.add_class(f"aiinfra-card-{number}")
-    return card
-
-
-def _set(widget: ipw.HTML, html: str) -> None:
-    if widget.value != html:
-        widget.value = html
-
-
-def _visible(widget: ipw.Widget, yes: bool) -> None:
-    """Show or hide by a class: a style would lose against the style sheet's grids."""
-    hidden = "aiinfra-hidden" in widget._dom_classes
-    if yes and hidden:
-        widget.remove_class("aiinfra-hidden")
-    elif not yes and not hidden:
-        widget.add_class("aiinfra-hidden")

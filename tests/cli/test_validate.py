@@ -121,7 +121,7 @@ def test_a_row_that_cannot_be_expressed_is_named_and_the_others_go_on(aiinfra, m
     strict = aiinfra("validate", table, "--strict", "--json")
     assert strict.code == 2
     assert len(strict.json["rows"]) == 2
-    assert strict.err.startswith("aiinfra: 1 rows are not predicted; the first: mine.csv:3: ")
+    assert strict.err.startswith("aiinfra: 1 row not predicted; the first: mine.csv:3: ")
 
 
 def test_strict_is_content_where_every_row_is_predicted(aiinfra, mine):

@@ -47,7 +47,7 @@ inputs = st.builds(
     Published,
     batch=st.integers(1, 4096), seq_len=st.integers(1, 65536), layers=st.integers(1, 128), hidden=st.integers(1, 25600),
     vocab=st.integers(1, 300_000), accelerators=st.integers(1, 100_000), peak_flops=st.floats(1e12, 1e16),
-    selective=st.booleans(), flop=st.none() | st.floats(1e12, 1e24),
+    recompute=st.sampled_from(["none", "selective", "full"]), flop=st.none() | st.floats(1e12, 1e24),
 )  # fmt: skip
 
 
@@ -78,7 +78,7 @@ def test_twice_the_rate_is_half_the_time(metric, value, published):
     ],
 )
 def test_utilisation_as_korthikanti_prints_it(batch, layers, hidden, devices, seconds, mfu, hfu):
-    p = Published(batch, 2048, layers, hidden, 51200, devices, 312e12, selective=True)
+    p = Published(batch, 2048, layers, hidden, 51200, devices, 312e12, recompute="selective")
     assert metric_value("mfu_pct", seconds, p) == pytest.approx(mfu, abs=0.25)
     assert metric_value("hfu_pct", seconds, p) == pytest.approx(hfu, abs=0.25)
 
@@ -87,6 +87,11 @@ def test_a_shape_that_is_not_theirs_counts_its_own_operations():
     own = replace(TINY, flop=8e12)
     assert iteration_time_s("model_tflops_per_accel", 2, own) == pytest.approx(0.5)
     assert iteration_time_s("mfu_pct", 50, own) == pytest.approx(2)
+    assert iteration_time_s("hw_tflops_per_accel", 2, replace(own, hardware=12e12)) == pytest.approx(0.75)
+
+
+def test_nothing_computed_again_is_the_model_s_own_work():
+    assert replace(TINY, recompute="none").hardware_flop() == TINY.model_flop() < TINY.hardware_flop()
 
 
 def test_a_metric_that_is_none_is_refused():

@@ -20,7 +20,7 @@ from .stream import stream
 from .values import ENERGY, NAMES, to_values
 
 MODEL = "scheduling 1"
-#: Assumed: from the decision until the first step, two looks at a message and a communicator; and a small net's checkpoint.
+#: Assumed: from the decision until the first step, two looks at a message; and a small net's checkpoint.
 START_S, CHECKPOINT_S = 0.003, 0.002
 SWEPT = ("nodes", "policy", "offered_load", "mean_work_s", "seed")
 #: Bars of a longer stream would fill the record of the prediction.

@@ -164,6 +164,13 @@ def check_plan(model: Transformer, plan: Plan) -> None:
         whole=True,
         hint="choose an ep_size that divides the experts",
     )
+    need(
+        "dp_size * cp_size / ep_size",
+        np.asarray(plan.dp_size) * plan.cp_size / plan.ep_size,
+        1,
+        whole=True,
+        hint="experts are spread over the data- and context-parallel ranks; choose an ep_size that divides these",
+    )
 
 
 def _update_time_s(model: Transformer, plan: Plan, cluster: Cluster, p: Parameters) -> Number:
