@@ -187,4 +187,4 @@ def test_models_do_no_io_and_stay_light():
         words = path.read_text()
         assert not any(f"import {heavy}" in words for heavy in ("torch", "scipy", "pandas", "mpi4py", "os", "pint"))
         assert "open(" not in words
-        assert words.count("\n") < 260 or path.name == "__init__.py"  # a list of names
+        assert words.count("\n") < 400  # as everywhere
