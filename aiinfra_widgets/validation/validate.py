@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError
+from ..machine import catalog
 from ..models.transformer import PARAMETERS, Parameters
 from . import comm_rows, memory_rows, power_rows, scaling_rows
 from .baselines import Baseline, baselines
@@ -176,7 +177,13 @@ def validate(
         cross: Also fit without each source in turn, and predict it.
         fitted_on: Ids of rows on which `parameters` were fitted, for the record.
         extra: Further folders of catalogs.
+
+    Raises:
+        CatalogError: A row of a catalog is wrong; it would otherwise be the reason of every row that needs it.
     """
+    extra = tuple(extra)
+    for name in catalog.NAMES:
+        catalog.load(name, extra)
     jobs, reasons = expressed(rows, extra)
     times = dict(zip((j.row["id"] for j in jobs), Batch(jobs).predict(parameters), strict=True)) if jobs else {}
     by_id = {j.row["id"]: j for j in jobs}

@@ -178,3 +178,17 @@ def test_fitting_to_ones_own_rows(aiinfra, mine):
     assert ours["fitted_on"] == []
     nothing = aiinfra("validate", mine({**ROW, "accelerator": "Abacus"}), "--fit")
     assert nothing.message.startswith("no row to fit on; mine.csv:2: ")
+
+
+def test_a_broken_catalog_of_one_s_own_ends_it_instead_of_leaving_every_row_out(aiinfra, mine, tmp_path, monkeypatch):
+    folder = tmp_path / "my data"
+    folder.mkdir()
+    head = (data_folder() / "links.csv").read_text().splitlines()[0]
+    cells = dict.fromkeys(head.split(","), "") | {"key": "my-link", "field": "bandwidth_oneway", "value": "fast"}
+    cells |= {"unit": "GB/s", "scope": "per_device", "source_url": "https://example.org", "source_date": "2026"}
+    (folder / "links.csv").write_text(head + "\n" + ",".join((cells | {"checked_on": "never"}).values()) + "\n")
+    monkeypatch.setenv("AIINFRA_DATA", str(folder))
+    said = aiinfra("validate", mine(), "--no-cross")
+    assert said.code != 0
+    assert "links.csv:2: " in said.err
+    assert "fast" in said.err
