@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from typing import Any, cast
 
 from mpi4py import MPI
@@ -13,9 +15,25 @@ from ..experiment import Spec
 LOST = frozenset({MPI.ERR_PROC_FAILED, MPI.ERR_PROC_FAILED_PENDING, MPI.ERR_REVOKED})
 
 
-def is_loss(error: MPI.Exception) -> bool:
-    """Whether an MPI error says that a rank died."""
-    return error.Get_error_class() in LOST
+#: What a message gets that was torn in the middle by a death, before MPI has understood it; also mistakes are told so.
+UNSPECIFIC = frozenset({MPI.ERR_OTHER, MPI.ERR_INTERN, MPI.ERR_UNKNOWN})
+#: A death is known to all this long after it, at the latest.
+KNOWN_S = 2.0
+
+
+def is_loss(error: MPI.Exception, world: MPI.Intracomm) -> bool:
+    """Whether an MPI error says that a rank died, or is one of those that a death leaves behind and somebody is dead."""
+    kind = error.Get_error_class()
+    if kind not in UNSPECIFIC:
+        return kind in LOST
+    end_s = time.monotonic() + KNOWN_S
+    while len(alive(world)) == world.size:
+        if time.monotonic() > end_s:
+            return False
+        with contextlib.suppress(MPI.Exception):  # looking for messages lets MPI learn of deaths
+            world.Iprobe()
+        time.sleep(0.005)
+    return True
 
 
 def alive(world: MPI.Intracomm) -> list[int]:

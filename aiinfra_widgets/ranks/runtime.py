@@ -74,10 +74,10 @@ class Runtime:
                     self._recover()
                 ended = self._active() if self.node.comm != MPI.COMM_NULL else self._idle()
             except MPI.Exception as error:
-                if not failures.is_loss(error) or not self.program.replicated or self.node.comm == MPI.COMM_NULL:
+                here = self.program.replicated and self.node.comm != MPI.COMM_NULL
+                if not here or not failures.is_loss(error, self.node.world):
                     raise
-                self.lost = True  # also when another one dies while this is mended
-                continue
+                self.lost, ended = True, ""  # also when another one dies while this is mended
             if ended:
                 self._close()
                 return ended
@@ -125,7 +125,7 @@ class Runtime:
                 return ""
             message = receive_json(world, status, JOIN)
         except MPI.Exception as error:
-            if not failures.is_loss(error):
+            if not failures.is_loss(error, world):
                 raise
             failures.acknowledge(world)
             self._degrade()
