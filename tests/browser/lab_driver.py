@@ -10,13 +10,16 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
 import psutil
+import websocket
 
 FLAGS = (
     "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync",
@@ -49,6 +52,7 @@ class JupyterLab:
     def __init__(self, root: Path, home: Path, *, dark: bool = False, config: Path | None = None) -> None:
         self.root, self.home, self.dark = root, home, dark
         self.token, self.log = secrets.token_hex(16), home / "jupyter.log"
+        self._ended = threading.Event()
         with socket.socket() as s:
             s.bind(("127.0.0.1", 0))
             self.port = s.getsockname()[1]
@@ -81,6 +85,7 @@ class JupyterLab:
         while time.monotonic() < end:
             try:
                 self.api("status")
+                threading.Thread(target=self._nudge, daemon=True).start()
                 return self
             except OSError:
                 if self.process.poll() is not None:
@@ -88,7 +93,20 @@ class JupyterLab:
                 time.sleep(0.1)
         raise RuntimeError("JupyterLab did not start:\n" + self.log.read_text()[-3000:])
 
+    def _nudge(self) -> None:
+        """Connect to every kernel anew each second: ipykernel 7.1 to 7.3 can miss a request until the next connection.
+
+        It answers on the socket that it reads from, and that swallows the wake-up of a request which comes at that moment
+        (ipykernel issue 1554): the cell then stands at [*], with an idle kernel, and no test of ours is about that.
+        """
+        while not self._ended.wait(1.0):
+            with contextlib.suppress(OSError, HTTPException, websocket.WebSocketException, ValueError):
+                for kernel in self.api("kernels"):
+                    address = f"ws://127.0.0.1:{self.port}/api/kernels/{kernel['id']}/channels?token={self.token}"
+                    websocket.create_connection(address, timeout=5).close()
+
     def __exit__(self, *_: object) -> None:
+        self._ended.set()
         children = psutil.Process(self.process.pid).children(recursive=True) if self.process.poll() is None else []
         self.process.send_signal(signal.SIGTERM)  # once: a clean end, kernels included
         with contextlib.suppress(subprocess.TimeoutExpired):
