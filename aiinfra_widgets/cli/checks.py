@@ -85,7 +85,10 @@ def _ranks() -> Check:
     argv = local.command(2, [], local.mpiexec())
     argv = [*argv[: argv.index("-m")], "-c", code]
     try:
-        done = subprocess.run(argv, env=local.environment(os.environ, 1), capture_output=True, text=True, timeout=30)
+        done = subprocess.run(
+            argv, env=local.environment(os.environ, 1), capture_output=True, text=True, timeout=30,
+            preexec_fn=local.clear_session,
+        )  # fmt: skip
     except subprocess.TimeoutExpired:
         return Check("two ranks", "missing", "no answer in 30 s", "is the machine overloaded, or /dev/shm full?")
     if "sum 3 2" in done.stdout:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -65,6 +66,15 @@ def command(size: int, arguments: list[str], launcher: Path, module: str = "aiin
         flags = ["--with-ft", "ulfm", "--bind-to", "none", "--map-by", ":OVERSUBSCRIBE"]
         return [str(launcher), *flags, "--mca", "pml", "ob1", "--mca", "btl", "self,sm", "-n", str(size), *ranks]
     return [str(launcher), "-n", str(size), *ranks]
+
+
+def clear_session() -> None:
+    """Remove what an mpiexec that was killed left under this process's number; called right before it becomes mpiexec.
+
+    Open MPI keeps its session in `ompi.PID` under the folder for temporary files, and ends with exit code 213 where one lies
+    there already. Numbers come again, after a restart of the machine or container with the very next start.
+    """
+    shutil.rmtree(Path(tempfile.gettempdir()) / f"ompi.{os.getpid()}", ignore_errors=True)
 
 
 def is_openmpi(launcher: Path) -> bool:

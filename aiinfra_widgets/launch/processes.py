@@ -15,8 +15,8 @@ import psutil
 PR_SET_PDEATHSIG = 1
 
 
-def die_with_parent(how: int) -> Callable[[], None]:
-    """Return what a child must do first, so that it is sent signal `how` when this process is gone (Linux)."""
+def die_with_parent(how: int, then: Callable[[], None] = lambda: None) -> Callable[[], None]:
+    """Return what a child must do first, so that it is sent signal `how` when this process is gone (Linux); `then` follows."""
     parent = os.getpid()
 
     def ask() -> None:
@@ -24,6 +24,7 @@ def die_with_parent(how: int) -> Callable[[], None]:
             ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, how)
         if os.getppid() != parent:  # it was gone before it could be asked for
             os._exit(1)
+        then()
 
     return ask
 

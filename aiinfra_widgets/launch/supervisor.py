@@ -101,7 +101,7 @@ class Supervisor:
             try:
                 process = subprocess.Popen(
                     argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env,
-                    start_new_session=True, preexec_fn=die_with_parent(signal.SIGTERM),
+                    start_new_session=True, preexec_fn=die_with_parent(signal.SIGTERM, local.clear_session),
                 )  # fmt: skip
             except OSError as error:
                 self.say("down", tail=f"{launcher}: {error.strerror}")

@@ -12,7 +12,8 @@ import re
 import secrets
 import shutil
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,9 @@ _NAME = re.compile(r"[0-9]{1,18}(\.[0-9a-f]+)?")
 class CheckpointWriter:
     """Writes in a thread of its own, from a copy, so that training waits only for the copy."""
 
-    def __init__(self, run: RunDir) -> None:
-        self._run = run
+    def __init__(self, run: RunDir, event: Callable[..., None]) -> None:
+        """Make the writer of `run`; `event("checkpoint", ...)` is told of each one once it is whole on disk, not before."""
+        self._run, self._event = run, event
         self._thread: threading.Thread | None = None
         self._problem: Exception | None = None
 
@@ -40,9 +42,13 @@ class CheckpointWriter:
         Raises:
             StorageError: The previous one could not be written.
         """
+        begun_s = time.perf_counter()
         self.wait()
         copy = {name: np.array(array, copy=True) for name, array in arrays.items()}
-        self._thread = threading.Thread(target=self._save, args=(tick, dict(spec), segment, copy), name="checkpoint")
+        cost_s = time.perf_counter() - begun_s
+        self._thread = threading.Thread(
+            target=self._save, args=(tick, dict(spec), segment, copy, cost_s), name="checkpoint"
+        )
         self._thread.start()
 
     def wait(self) -> None:
@@ -58,9 +64,11 @@ class CheckpointWriter:
             problem, self._problem = self._problem, None
             raise StorageError(f"checkpoint not written: {problem}; the previous one is whole") from problem
 
-    def _save(self, tick: int, spec: dict[str, Any], segment: int, arrays: Arrays) -> None:
+    def _save(self, tick: int, spec: dict[str, Any], segment: int, arrays: Arrays, cost_s: float) -> None:
+        begun_s = time.perf_counter()
         try:
             save(self._run, tick, spec, segment, arrays)
+            self._event("checkpoint", tick=tick, cost_s=cost_s, write_time_s=time.perf_counter() - begun_s)
         except Exception as error:
             self._problem = error
 

@@ -59,7 +59,7 @@ class Runtime:
         if restored:
             self._restore(restored[0]["tick"], restored[1])
         self.controller = Controller(self.run, self.exp, self.node.machine, self.event, self.program)
-        self.checkpoints = checkpoint.CheckpointWriter(self.run)
+        self.checkpoints = checkpoint.CheckpointWriter(self.run, self.event)
         self.meter = Meter(self.event, leader=world.Split_type(MPI.COMM_TYPE_SHARED).rank == 0)
         self.memory, self._metered_s = ResidentMemory(), 0.0
 
@@ -279,12 +279,10 @@ class Runtime:
     def _checkpoint(self, plan: Plan) -> None:
         if not self.node.controller:
             return
-        begun_s = time.perf_counter()
         spec = {**plan.spec, "nodes": plan.relaunch or plan.spec["nodes"]}
         self.checkpoints.write(self.program.tick, spec, self.segment, self.program.state())
         if plan.end or plan.relaunch:
             self.checkpoints.wait()
-        self.event("checkpoint", tick=self.program.tick, cost_s=time.perf_counter() - begun_s)
 
     def _restore(self, tick: int, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
         for name, array in self.program.state().items():

@@ -187,15 +187,15 @@ def validate(
     jobs, reasons = expressed(rows, extra)
     times = dict(zip((j.row["id"] for j in jobs), Batch(jobs).predict(parameters), strict=True)) if jobs else {}
     by_id = {j.row["id"]: j for j in jobs}
-    results = []
+    results, every = [], [r.cells for r in rows]
     for row in rows:
         if row["metric"] in TRAINING_METRICS and row["kind"] in ("perf", "scaling"):
             results.append(_training(row, by_id.get(row["id"]), times, reasons))
         else:
-            results.append(_other(row, rows))
+            results.append(_other(row, every))
     sources = {source_family(j.row["source"]) for j in jobs}
     held = leave_one_source_out(jobs) if cross and len(sources) > 1 else []
-    held_power = power_rows.leave_one_job_out([r.cells for r in rows]) if cross else {}
+    held_power = power_rows.leave_one_job_out(every) if cross else {}
     known = set(fitted_on)
     used = [r["id"] for r in rows if r["id"] in known]
     return Validation(parameters, results, _groups(results), baselines(jobs), held, held_power, used)
@@ -209,8 +209,8 @@ def _training(row: Row, job: Job | None, times: Mapping[str, float], reasons: Ma
     return Result(row, "iteration_time", predicted, time_s / job.time_s - 1, "")
 
 
-def _other(row: Row, rows: Sequence[Row]) -> Result:
-    pool, predict = _model_of(row, rows)
+def _other(row: Row, every: Sequence[Mapping[str, str]]) -> Result:
+    pool, predict = _model_of(row, every)
     if predict is None:
         return Result(row, pool, None, None, f"{row.where}: no model for {row['kind']} {row['metric']!r}")
     predicted, reason = predict()
@@ -226,7 +226,9 @@ def _other(row: Row, rows: Sequence[Row]) -> Result:
     return Result(row, pool, predicted, ratio - 1, reason)
 
 
-def _model_of(row: Row, rows: Sequence[Row]) -> tuple[str, Callable[[], tuple[float | None, str]] | None]:
+def _model_of(
+    row: Row, every: Sequence[Mapping[str, str]]
+) -> tuple[str, Callable[[], tuple[float | None, str]] | None]:
     """Return the pool of a row, and what predicts it."""
     metric, cells = row["metric"], row.cells
     if metric in CATALOG_METRICS:
@@ -242,7 +244,7 @@ def _model_of(row: Row, rows: Sequence[Row]) -> tuple[str, Callable[[], tuple[fl
         return "power_energy", lambda: power_rows.predict_power_row(cells)
     if metric in RATIO_METRICS or metric == "images_per_s_total":
         pool = "iteration_time" if metric == "images_per_s_total" else "time_to_train_ratio"
-        return pool, lambda: scaling_rows.predict_scaling_row(cells, [r.cells for r in rows])
+        return pool, lambda: scaling_rows.predict_scaling_row(cells, every)
     return "iteration_time", None
 
 

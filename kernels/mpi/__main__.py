@@ -46,6 +46,7 @@ def main() -> None:
     # For ipykernel the parent is mpiexec, which gets our pid. And mpi4py would reduce objects on a hidden communicator,
     # which no interrupt can revoke, unless it is told not to.
     own = {"JPY_PARENT_PID": str(os.getpid()), "MPI4PY_RC_FAST_REDUCE": "false"}
+    local.clear_session()
     os.execve(argv[0], argv, local.environment(os.environ, max(1, here.cores // size)) | own)  # noqa: S606
 
 

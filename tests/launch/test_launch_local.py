@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -156,3 +157,27 @@ def test_a_job_of_a_run_that_was_deleted_is_dropped(tmp_path):
     supervisor.next_job()
     assert supervisor.job is None
     assert not list((tmp_path / "jobs").iterdir())
+
+
+def test_what_a_killed_mpiexec_left_under_a_number_does_not_stop_the_next_one_with_it(tmp_path):
+    """Open MPI fails with exit code 213 where a session with its number lies; without `clear_session` this test does."""
+    code = (
+        "import os, sys, pathlib, tempfile\n"
+        "from aiinfra_widgets.launch import local\n"
+        "left = pathlib.Path(tempfile.gettempdir()) / f'ompi.{os.getpid()}'\n"
+        "(left / '0' / '0').mkdir(parents=True)\n"
+        "for name in ('hwloc.sm', 'pmix.vm.tool', f'pmix.vm.tool.{os.getpid()}', f'pmix.vm.tool.prterun-vm-{os.getpid()}@0'):\n"
+        "    (left / name).write_text('prterun-vm@0;tcp4://127.0.0.1:1')\n"
+        "if sys.argv[1] == 'clear': local.clear_session()\n"
+        "program = str(local.mpiexec())\n"
+        "flags = local.command(1, [], local.mpiexec())[1:]\n"
+        "flags = flags[: flags.index('-m')] if '-m' in flags else flags\n"
+        "os.execve(program, [program, *flags, '-c', 'print(6 * 7)'], local.environment(os.environ, 1))\n"
+    )
+    env = {**os.environ, "TMPDIR": str(tmp_path)}
+    ends = {
+        how: subprocess.run([sys.executable, "-c", code, how], env=env, capture_output=True, text=True, timeout=60)
+        for how in ("keep", "clear")
+    }
+    assert (ends["clear"].returncode, ends["clear"].stdout.strip()) == (0, "42")
+    assert ends["keep"].returncode != 0

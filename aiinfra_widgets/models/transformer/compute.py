@@ -47,8 +47,12 @@ class LayerTime:
 def rate_flops(plan: Plan, device: Accelerator, p: Parameters) -> Number:
     """Return the rate of large matrix products in the plan's precision inside a job, flop/s."""
     eight = np.where(np.asarray(plan.precision_bytes) == 1, p.fp8_rate_frac, 1.0)
-    newer = np.where(np.asarray(device.is_newer), p.newer_rate_frac, 1.0)
-    return device.peak_flops * device.achievable_frac * eight * newer
+    return _held(device.peak_flops, device, p) * eight
+
+
+def _held(peak_flops: Number, device: Accelerator, p: Parameters) -> Number:
+    """What a device holds of a peak in large products inside a job."""
+    return peak_flops * device.achievable_frac * np.where(np.asarray(device.is_newer), p.newer_rate_frac, 1.0)
 
 
 def matmul_time_s(
@@ -110,8 +114,7 @@ def head_time_s(model: Transformer, plan: Plan, device: Accelerator, p: Paramete
     Source: three products of T x D x V; five passes over the logits.
     """
     num_tokens, columns = tokens(model, plan), model.vocab / plan.tp_size
-    rate = device.peak_16bit_flops * device.achievable_frac
-    rate = rate * np.where(np.asarray(device.is_newer), p.newer_rate_frac, 1.0)
+    rate = _held(device.peak_16bit_flops, device, p)
     bandwidth = device.memory_bandwidth_bytes_per_s
     products = 3 * matmul_time_s(num_tokens, columns, model.hidden, rate, bandwidth, p.operand_traffic)
     return products + _passes(plan, p) * 4 * 5 * num_tokens * columns / (
@@ -157,8 +160,7 @@ def _attention_s(model: Transformer, plan: Plan, device: Accelerator, p: Paramet
     """Forward and backward time of attention; its products stay in 16 bits."""
     scores = tokens(model, plan) * model.seq_len * model.heads / plan.tp_size
     flop = 4 * scores * model.head_size
-    rate = device.peak_16bit_flops * device.achievable_frac
-    rate = rate * np.where(np.asarray(device.is_newer), p.newer_rate_frac, 1.0)
+    rate = _held(device.peak_16bit_flops, device, p)
     aligned = np.asarray(model.head_size) % 8 == 0
     arithmetic = flop / rate * np.where(aligned, 1.0, p.misaligned_head)
     moved = p.score_passes * ACTIVATION_BYTES * scores / (device.memory_bandwidth_bytes_per_s * p.memory_frac)
