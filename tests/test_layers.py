@@ -26,6 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("experiment",),
     ("runs",),
     ("bill", "comparison", "launch", "ranks", "workloads"),
+    ("parallel",),
     ("summary",),
     ("claims", "experiments"),
     ("widgets", "reports"),
@@ -33,8 +34,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 )
 #: Heavy packages, and the only files that may import them. `lazily` means inside a function.
 HEAVY: dict[str, tuple[str, ...]] = {
-    "torch": ("ranks/*", "workloads/*", "experiments/*/measure*.py"),
-    "mpi4py": ("ranks/*", "workloads/*", "experiments/*/measure*.py"),
+    "torch": ("ranks/*", "workloads/*", "parallel/*", "experiments/*/measure*.py"),
+    "mpi4py": ("ranks/*", "workloads/*", "parallel/*", "experiments/*/measure*.py"),
     "panel": ("widgets/*",),
     "bokeh": ("widgets/*",),
     "ipywidgets": ("widgets/*",),
@@ -44,8 +45,14 @@ HEAVY: dict[str, tuple[str, ...]] = {
 }
 #: Inside an allowed folder, files that the kernel loads as well.
 LIGHT_FILES = (
-    *("workloads/__init__.py", "workloads/catalog.py", "workloads/calibrated.py", "workloads/step_times.py"),
-    *("workloads/gpt_facts.py", "ranks/__init__.py"),
+    *(
+        "workloads/__init__.py",
+        "workloads/catalog.py",
+        "workloads/facts.py",
+        "workloads/calibrated.py",
+        "workloads/step_times.py",
+    ),
+    *("workloads/*_facts.py", "workloads/*_data.py", "ranks/__init__.py", "parallel/__init__.py"),
 )
 LAZY = ("pynvml",)
 #: `models` are pure: nothing that reads, writes, waits, draws by chance or looks at the machine. A simulation from a seed
@@ -125,7 +132,9 @@ def judge(inside: PurePath, name: str, top: bool) -> str:
 def judge_outside(inside: PurePath, me: str, package: str, top: bool) -> str:
     """Return why the file may not import a package that is not ours, or ""."""
     if package in HEAVY:
-        if inside.as_posix() in LIGHT_FILES or not any(fnmatch(inside.as_posix(), p) for p in HEAVY[package]):
+        if any(fnmatch(inside.as_posix(), p) for p in LIGHT_FILES) or not any(
+            fnmatch(inside.as_posix(), p) for p in HEAVY[package]
+        ):
             return f"{package} only in {', '.join(HEAVY[package])}"
         if package in LAZY and top:
             return f"{package} only inside a function"

@@ -11,8 +11,7 @@ from typing import Any, Literal
 
 from ..machine.profile import Machine
 from ..models.grid import TimeGrid
-from . import catalog
-from .catalog import Layer
+from .facts import Layer, small_cnn
 from .gpt_facts import GptFacts
 
 Which = Literal["median", "q25", "q75"]
@@ -86,7 +85,7 @@ class AnswerTimes(Calibrated):
         """What a tiny net takes beyond its operations, over b: fetching pictures, calls, the answers as numbers."""
         points = []
         for whole in self.machine.need("classify", rest_s=0.0):
-            layers = catalog.small_cnn(tuple(whole.at["channels"]), math.isqrt(whole.at["pixels"]))
+            layers = small_cnn(tuple(whole.at["channels"]), math.isqrt(whole.at["pixels"]))
             operations = float(sum(self._layer_s(layer, whole.at["batch"]) for layer in layers))
             points.append((whole.at, max(getattr(whole, self.which) - operations, LEAST_S)))
         return TimeGrid.from_points(("batch",), points)

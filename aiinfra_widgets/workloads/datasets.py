@@ -10,6 +10,7 @@ Legend: N samples, D numbers per sample.
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from ..errors import DataError
 from . import archives
-from .catalog import WorkloadFacts
+from .facts import WorkloadFacts
 
 Array = NDArray[Any]
 Split = tuple[tuple[Array, Array], tuple[Array, Array]]
@@ -51,6 +52,9 @@ def load(facts: WorkloadFacts, *, seed: int, cache: Path, data_dir: Path | None 
             f"{data_dir}: the workload {facts.name!r} brings its own data and reads no folder; "
             "leave data_dir out, or choose the workload 'dense-100-64-1'"
         )
+    if facts.family != "layers":
+        made: Split = import_module(f"{__package__}.{facts.family}_data").load(facts, seed, Path(cache))
+        return made
     return _MAKERS[facts.name](facts, seed, Path(cache), None if data_dir is None else Path(data_dir))
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..errors import UnknownNameError, near
-from .catalog import FLOAT_BYTES
+from .facts import FLOAT_BYTES
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,8 @@ import numpy as np
 
 from ..models import MeasuredAllreduce
 from ..models.grid import TimeGrid
-from . import catalog
 from .calibrated import Calibrated
-from .catalog import Layer
+from .facts import Layer, perceptron
 
 
 class StepTimes(Calibrated):
@@ -76,7 +75,7 @@ class StepTimes(Calibrated):
     def glue_s(self) -> float:
         """Seconds of a step that no operation by itself accounts for: a tiny net's whole step, less the sum of its parts."""
         whole = self.machine.need("step")[0]
-        layers = catalog.perceptron(*whole.at["widths"])
+        layers = perceptron(*whole.at["widths"])
         parts = self.forward_backward_s(layers, "classification", float(whole.at["batch"]))
         parts += self.update_s(sum(layer.params for layer in layers), 1.0) + self.tail_s(1.0)
         return max(float(getattr(whole, self.which) - parts), 0.0)

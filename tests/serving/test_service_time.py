@@ -18,6 +18,7 @@ from aiinfra_widgets.experiments.serving.spec import ServingSpec
 from aiinfra_widgets.machine.profile import Machine, Probe
 from aiinfra_widgets.workloads import catalog
 from aiinfra_widgets.workloads.calibrated import AnswerTimes
+from aiinfra_widgets.workloads.facts import small_cnn
 from aiinfra_widgets.workloads.gpt_facts import gpt_facts
 
 BARE = Machine("here", "2026-01-01", 2, 8 * 2**30)
@@ -149,7 +150,7 @@ def test_a_machine_that_is_not_calibrated_is_refused(service):
 
 
 def test_the_tiny_net_of_the_probe_has_the_operations_of_the_real_one():
-    tiny, real = catalog.small_cnn((1, 8, 8)), catalog.facts("digits-cnn").layers()
+    tiny, real = small_cnn((1, 8, 8)), catalog.facts("digits-cnn").layers()
     assert [layer.kind for layer in tiny] == [layer.kind for layer in real]
 
 

@@ -12,12 +12,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from aiinfra_widgets.errors import ModelInputError, UnknownNameError
 from aiinfra_widgets.quantities import QUANTITIES
 from aiinfra_widgets.workloads import catalog, nets
+from aiinfra_widgets.workloads.facts import WorkloadFacts
 
 SIZES = [(name, 256, 4) for name in catalog.names()] + [("synthetic", w, d) for w, d in ((64, 1), (96, 2), (128, 16))]
 AT = pytest.mark.parametrize(("name", "width", "depth"), SIZES)
 
 
-def random_batch(facts: catalog.WorkloadFacts, batch: int) -> tuple[torch.Tensor, torch.Tensor]:
+def random_batch(facts: WorkloadFacts, batch: int) -> tuple[torch.Tensor, torch.Tensor]:
     x = torch.randn(batch, *facts.sample_shape)
     if facts.task == "classification":
         return x, torch.randint(facts.outputs, (batch,))
@@ -28,7 +29,8 @@ def workload(name: str, width: int, depth: int) -> nets.Workload:
     """A workload without its data, which these tests do not need."""
     facts = catalog.facts(name).sized(width, depth)
     nothing = (torch.empty(0), torch.empty(0))
-    return nets.Workload(facts, nets.build(facts.layers(), seed=0), nothing, nothing)
+    net = nets.net_of(facts)
+    return nets.Workload(facts, net, net.whole(seed=0), nothing, nothing)
 
 
 @AT

@@ -20,7 +20,8 @@ from mpi4py import MPI
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ...workloads import catalog, nets
+from ...workloads import nets
+from ...workloads.facts import small_cnn
 from ...workloads.gpt import Decoder, Gpt, attend
 from ...workloads.gpt_facts import GptFacts
 from .measure_probes import ELEMENTS, PIXELS, Once, Probe, Setup
@@ -179,7 +180,7 @@ def _decode(blocks: int, rest_s: float) -> Setup:
 def _classify(batch: int, rest_s: float) -> Setup:
     def setup(_: MPI.Intracomm) -> Once:
         net, pictures = (
-            nets.build(catalog.small_cnn(TINY_CHANNELS, PIXELS), seed=0).eval(),
+            nets.build(small_cnn(TINY_CHANNELS, PIXELS), seed=0).eval(),
             torch.rand(64, 1, PIXELS, PIXELS),
         )
         return _answering(lambda: net(pictures[list(range(batch))]).argmax(1).tolist(), rest_s=rest_s)

@@ -23,7 +23,7 @@ from ...models import (
 )
 from ...quantities import Prediction, Value
 from ...workloads import catalog
-from ...workloads.catalog import Layer
+from ...workloads.facts import Layer, WorkloadFacts
 from ...workloads.step_times import StepTimes
 from .bill import bill
 from .spec import TrainingSpec
@@ -73,9 +73,7 @@ def predict(spec: TrainingSpec, machine: Machine, **over: Any) -> Prediction:
     return Prediction(values, tuple(_notes(spec, machine, over)), MODEL, machine.id)
 
 
-def _parts(
-    spec: TrainingSpec, facts: catalog.WorkloadFacts, rates: StepTimes, over: Mapping[str, Any]
-) -> dict[str, Any]:
+def _parts(spec: TrainingSpec, facts: WorkloadFacts, rates: StepTimes, over: Mapping[str, Any]) -> dict[str, Any]:
     """The parts of a step of the mean rank; they add up to step_time_s."""
     n = np.asarray(over.get("nodes", spec.nodes), dtype=float)
     batch = np.asarray(over.get("global_batch", spec.global_batch), dtype=float)
@@ -114,7 +112,7 @@ def _parts(
 
 def _overlapped(
     spec: TrainingSpec,
-    facts: catalog.WorkloadFacts,
+    facts: WorkloadFacts,
     rates: StepTimes,
     over: Mapping[str, Any],
     n: Any,

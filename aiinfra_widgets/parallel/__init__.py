@@ -1,0 +1,1 @@
+"""How a training step is distributed over ranks: one idea per file, composed by `engine`."""
