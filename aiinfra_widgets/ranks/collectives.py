@@ -7,7 +7,8 @@ can read them, time them, and see each message pass the injected link.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from mpi4py import MPI
 
 from .link import InjectedLink
 
-Buffer = np.ndarray[Any, np.dtype[np.float32]]
+Buffer = np.ndarray[Any, np.dtype[Any]]
 PIECE_BYTES = 2 * 2**20
 _TAG = 71
 
@@ -25,7 +26,7 @@ def allreduce(comm: MPI.Intracomm, buffer: Buffer, link: InjectedLink, algorithm
 
     Args:
         comm: The active nodes.
-        buffer: Contiguous float32, one dimension, the same length on every rank.
+        buffer: Contiguous, one dimension, of a type that MPI sums; the same length on every rank.
         link: Injected delay; where it is active, `mpi` means `ring`.
         algorithm: A key of ALGORITHMS, or "mpi".
 
@@ -44,19 +45,79 @@ def allreduce(comm: MPI.Intracomm, buffer: Buffer, link: InjectedLink, algorithm
 
 def ring(comm: MPI.Intracomm, buffer: Buffer, link: InjectedLink) -> int:
     """Reduce-scatter, then all-gather, around a ring: 2(n-1) messages of 1/n of the buffer each."""
+    chunks = _chunks(
+        buffer, [buffer.size * (i + 1) // comm.size - buffer.size * i // comm.size for i in range(comm.size)]
+    )
+    return _ring_reduce_scatter(comm, chunks, link) + _ring_all_gather(comm, chunks, link)
+
+
+def reduce_scatter(
+    comm: MPI.Intracomm, buffer: Buffer, counts: Sequence[int], link: InjectedLink
+) -> tuple[Buffer, int]:
+    """Sum `buffer` over all ranks; each keeps its own chunk.
+
+    Args:
+        comm: The ranks.
+        buffer: Contiguous, one dimension; it is scratch afterwards.
+        counts: Elements of each rank's chunk; they add up to the buffer.
+        link: Injected delay; where it is active, a ring is written out.
+
+    Returns:
+        (this rank's chunk of the sum, bytes that this rank handed to the network).
+    """
+    chunks, me = _chunks(buffer, counts), comm.rank
+    if not link.active:
+        mine = np.empty(counts[me], buffer.dtype)
+        comm.Reduce_scatter(buffer, mine, list(counts))
+        return mine, buffer.nbytes - mine.nbytes
+    sent = _ring_reduce_scatter(comm, chunks, link, ends_at=me)
+    return chunks[me], sent
+
+
+def all_gather(comm: MPI.Intracomm, buffer: Buffer, counts: Sequence[int], link: InjectedLink) -> int:
+    """Fill `buffer`, in which each rank's own chunk is right, with everybody's chunks; see `reduce_scatter`.
+
+    Returns:
+        Bytes that this rank handed to the network.
+    """
+    chunks = _chunks(buffer, counts)
+    if not link.active:
+        comm.Allgatherv(MPI.IN_PLACE, [buffer, list(counts)])
+        return (comm.size - 1) * chunks[comm.rank].nbytes
+    return _ring_all_gather(comm, chunks, link, begins_at=comm.rank)
+
+
+def _chunks(buffer: Buffer, counts: Sequence[int]) -> list[Buffer]:
+    ends = np.cumsum([0, *counts])
+    return [buffer[a:b] for a, b in pairwise(ends)]
+
+
+def _ring_reduce_scatter(
+    comm: MPI.Intracomm, chunks: list[Buffer], link: InjectedLink, ends_at: int | None = None
+) -> int:
+    """After n-1 messages this rank holds the whole sum of one chunk: that of `ends_at`, else the next rank's."""
     n, me = comm.size, comm.rank
-    ends = [buffer.size * i // n for i in range(n + 1)]
-    chunks = [buffer[ends[i] : ends[i + 1]] for i in range(n)]
-    incoming = np.empty(max(c.size for c in chunks), np.float32)
+    first = me if ends_at is None else me - 1
+    incoming = np.empty(max(c.size for c in chunks), chunks[0].dtype)
     to, source, sent = (me + 1) % n, (me - 1) % n, 0
     for step in range(n - 1):
-        out, into = chunks[(me - step) % n], chunks[(me - step - 1) % n]
+        out, into = chunks[(first - step) % n], chunks[(first - step - 1) % n]
         link.delay(out.nbytes)
         comm.Sendrecv(out, to, _TAG, incoming[: into.size], source, _TAG)
         into += incoming[: into.size]
         sent += out.nbytes
+    return sent
+
+
+def _ring_all_gather(
+    comm: MPI.Intracomm, chunks: list[Buffer], link: InjectedLink, begins_at: int | None = None
+) -> int:
+    """n-1 messages, each of a whole chunk, beginning with the one that this rank holds."""
+    n, me = comm.size, comm.rank
+    first = me + 1 if begins_at is None else me
+    to, source, sent = (me + 1) % n, (me - 1) % n, 0
     for step in range(n - 1):
-        out, into = chunks[(me + 1 - step) % n], chunks[(me - step) % n]
+        out, into = chunks[(first - step) % n], chunks[(first - step - 1) % n]
         link.delay(out.nbytes)
         comm.Sendrecv(out, to, _TAG, into, source, _TAG)
         sent += out.nbytes

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from mpi4py import MPI
 
-from aiinfra_widgets.ranks.collectives import ALGORITHMS, PIECE_BYTES, allreduce
+from aiinfra_widgets.ranks.collectives import ALGORITHMS, PIECE_BYTES, all_gather, allreduce, reduce_scatter
 from aiinfra_widgets.ranks.link import InjectedLink
 
 WORLD = MPI.COMM_WORLD
@@ -105,3 +105,21 @@ def test_an_idle_link_costs_nothing(comm):
     link = InjectedLink()
     link.delay(10**9)
     agree(not link.active and link.take() == 0)
+
+
+@pytest.mark.parametrize("latency_s", [0.0, 1e-6])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("size", [5, 1000, 4099])
+def test_the_two_halves_of_an_all_reduce_with_uneven_chunks(comm, size, dtype, latency_s):
+    ok = True
+    if comm:
+        n, me = comm.size, comm.rank
+        counts = [size * (i + 1) // n - size * i // n for i in range(n)]
+        begin, want = sum(counts[:me]), total(n, size)
+        mine, _ = reduce_scatter(comm, inputs(me, size).astype(dtype), counts, InjectedLink(latency_s))
+        ok = mine.dtype == dtype and np.array_equal(mine, want[begin : begin + counts[me]])
+        whole = np.full(size, -1, dtype)
+        whole[begin : begin + counts[me]] = mine
+        all_gather(comm, whole, counts, InjectedLink(latency_s))
+        ok = ok and np.array_equal(whole, want)
+    agree(ok)

@@ -108,7 +108,7 @@ def test_the_slider_reaches_64_mb_of_gradient():
 
 @pytest.mark.parametrize(
     ("width", "depth", "word"),
-    [(63, 4, "width"), (4097, 4, "width"), (100, 0, "depth"), (64.5, 4, "width"), (64, 17, "depth")],
+    [(63, 4, "width"), (4097, 4, "width"), (100, -1, "depth"), (64.5, 4, "width"), (64, 17, "depth")],
 )
 def test_size_outside_the_range_is_refused(width, depth, word):
     with pytest.raises(ModelInputError, match=word):
