@@ -171,6 +171,14 @@ QUANTITIES: dict[str, Quantity] = _table(
         combine="first",
     ),
     Quantity(
+        "auc_frac",
+        "Area under the ROC curve",
+        "frac",
+        "How often a held-out positive sample scores above a negative one.",
+        "higher",
+        combine="first",
+    ),
+    Quantity(
         "held_out_loss", "Held-out loss", "1", "Mean loss on data that training never saw.", "lower", combine="first"
     ),
     Quantity(

@@ -17,7 +17,19 @@ from typing import Literal
 from ..errors import ModelInputError
 
 Kind = Literal[
-    "linear", "conv", "activation", "pool", "flatten", "loss", "embedding", "norm", "gelu", "attention", "add"
+    "linear",
+    "conv",
+    "activation",
+    "pool",
+    "flatten",
+    "loss",
+    "embedding",
+    "norm",
+    "gelu",
+    "attention",
+    "add",
+    "interaction",
+    "elementwise",
 ]
 #: `language`: logits (B, T, V) against tokens (B, T), the mean over T; `binary`: one logit against 0 or 1.
 Task = Literal["classification", "regression", "language", "binary"]
@@ -34,7 +46,8 @@ class Layer:
     Attributes:
         name: Unique within the net; also the name of the submodule.
         kind: What it does; `conv` has stride 1 and pads to the same size, `pool` is a maximum over K x K squares,
-            `activation` is a rectifier.
+            `activation` is a rectifier, `interaction` all dot products of some vectors with each other, `elementwise` any other
+            pass over the elements (squares, logarithms, means).
         flop_forward_per_sample: Multiplications and additions of the matrix product or convolution; 0 for what only
             moves or compares elements (bias, norm, activation, pooling, loss: bound by memory, see the element counts).
         params: Trainable numbers, weight and bias.
@@ -42,8 +55,9 @@ class Layer:
         out_elements: Numbers written per sample.
         dims: linear: in, out, and rows where a sample has several (tokens). conv: in_channels, out_channels, kernel, height,
             width. pool: kernel, channels, height, width (of its input). attention: heads, width, tokens. embedding: vocab,
-            width, tokens. loss: outputs, and rows. Otherwise empty.
+            width, tokens. interaction: vectors, width. loss: outputs, and rows. Otherwise empty.
         needs_input_grad: Whether backward computes the gradient of the input; False up to the first trained layer.
+        frozen: Whether its matrix is fixed, so that backward computes no gradient of it.
     """
 
     name: str
@@ -54,11 +68,12 @@ class Layer:
     out_elements: int
     dims: Mapping[str, int] = field(hash=False)
     needs_input_grad: bool
+    frozen: bool = False
 
     @property
     def flop_backward_per_sample(self) -> int:
-        """One product of the forward size for the weight's gradient, and one for the input's where it is needed."""
-        return self.flop_forward_per_sample * (2 if self.needs_input_grad else 1)
+        """One product of the forward size for the weight's gradient, and one for the input's, where they are needed."""
+        return self.flop_forward_per_sample * (self.needs_input_grad + (not self.frozen))
 
 
 @dataclass(frozen=True)
@@ -78,6 +93,7 @@ class WorkloadFacts:
         train_samples, test_samples: Of the data that is shipped or generated; a user's own archive may hold others.
         default_batch, default_lr: Global batch and learning rate that converge.
         best_held_out_loss: What no net can beat on average: the variance of the noise in the data; None if not known.
+        best_auc_frac: The area that the teacher itself reaches on the held-out data; None where there is no such teacher.
         width, depth: The size; means something only if `sizable`.
         sizable: Whether width and depth change the net.
         width_range, depth_range: Allowed sizes.
@@ -100,6 +116,7 @@ class WorkloadFacts:
     sample_shape_of: Callable[[int, int], tuple[int, ...]]
     layers_of: Callable[[int, int], tuple[Layer, ...]]
     best_held_out_loss: float | None = None
+    best_auc_frac: float | None = None
     width: int = 256
     depth: int = 4
     sizable: bool = False
@@ -180,10 +197,16 @@ class WorkloadFacts:
         return kept + self.outputs * FLOAT_BYTES + target
 
 
-def linear(name: str, inputs: int, outputs: int, *, first: bool = False) -> Layer:
-    """Return a dense layer with bias: y = x W + b, 2 in out flop."""
-    dims = {"in": inputs, "out": outputs}
-    return Layer(name, "linear", 2 * inputs * outputs, (inputs + 1) * outputs, inputs, outputs, dims, not first)
+def linear(name: str, inputs: int, outputs: int, *, rows: int = 1, first: bool = False) -> Layer:
+    """Return a dense layer with bias, applied to each of a sample's rows: y = x W + b, 2 in out flop."""
+    dims = {"in": inputs, "out": outputs} | ({"rows": rows} if rows > 1 else {})
+    sizes = (inputs + 1) * outputs, rows * inputs, rows * outputs
+    return Layer(name, "linear", 2 * rows * inputs * outputs, *sizes, dims, not first)
+
+
+def elementwise(name: str, inputs: int, outputs: int, *, first: bool = False) -> Layer:
+    """Return a pass over the elements without parameters or matrix arithmetic."""
+    return Layer(name, "elementwise", 0, 0, inputs, outputs, {}, not first)
 
 
 def conv(name: str, in_channels: int, out_channels: int, size: int, *, kernel: int = 3, first: bool = False) -> Layer:
