@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..errors import ModelInputError
 from ..models.rank_grid import RankGrid
@@ -35,7 +35,7 @@ class Plan:
         compile: torch.compile on every part.
     """
 
-    grid: RankGrid = RankGrid()
+    grid: RankGrid = field(default_factory=RankGrid)
     zero_stage: int = 0
     sequence_parallel: bool = False
     schedule: str = "1f1b"

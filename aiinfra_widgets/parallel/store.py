@@ -1,0 +1,211 @@
+"""Who holds parameters, gradients and optimiser state, and how replicas are kept alike. ZeRO's stages are stores.
+
+The executor tells the store when a unit is about to be used and when backward has finished with it; the store decides
+what is in memory and when it is summed.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..models.rank_grid import share
+from .groups import Group
+from .layout import Layout, Whole
+from .optimizer import Optimizer
+from .units import Unit
+
+
+class Store(ABC):
+    """This rank's numbers.
+
+    Args:
+        units: In the order of the net.
+        data: The ranks with the same units: replicas, and context-parallel ranks.
+        tp: The ranks that share the units' layers.
+        optimizer: How parameters are updated.
+        device, dtype: Of parameters and gradients.
+
+    Attributes:
+        replicated: Every rank of `data` holds its whole state.
+    """
+
+    replicated: bool = True
+
+    def __init__(
+        self,
+        units: Sequence[Unit],
+        data: Group,
+        tp: Group,
+        optimizer: Optimizer,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        self.units, self.data, self.tp, self.optimizer = list(units), data, tp, optimizer
+        self.device, self.dtype = device, dtype
+
+    # --- a step, in this order ------------------------------------------------------------------------------------
+    @abstractmethod
+    def begin(self) -> None:
+        """Before the first forward of a step: clear the gradients."""
+
+    def before_forward(self, unit: Unit) -> None:  # noqa: B027 - most stores hold what they use
+        """The unit's parameters are about to be read; also when activations are computed again."""
+
+    def after_forward(self, unit: Unit) -> None:  # noqa: B027 - as above
+        """Forward has read them."""
+
+    def before_backward(self, unit: Unit) -> None:  # noqa: B027 - as above
+        """The gradient of the unit's output has arrived."""
+
+    def after_backward(self, unit: Unit, last: bool) -> None:  # noqa: B027 - as above
+        """The unit's gradients of one micro-batch are complete; `last`: of the last one in this step."""
+
+    @abstractmethod
+    def finish(self) -> None:
+        """After the last backward: the gradients of this rank's parameters become the sum over the replicas."""
+
+    @abstractmethod
+    def update(self, learning_rate: float, step: int) -> None:
+        """Take the step; afterwards every rank can run forward with the new parameters."""
+
+    # --- the whole state ------------------------------------------------------------------------------------------
+    @abstractmethod
+    def load(self, layout: Layout, whole: Whole) -> None:
+        """Take this rank's share of the whole state: parameters, and the optimiser's tensors."""
+
+    @abstractmethod
+    def put(self, layout: Layout, whole: Whole) -> None:
+        """Write what this rank holds into the whole state, zeros elsewhere; each number is written by exactly one rank of `data`."""
+
+    @abstractmethod
+    def held(self) -> dict[str, list[Tensor]]:
+        """Return the tensors that are held between two steps, by kind: parameters, gradients, optimizer."""
+
+    def gradients(self, unit: Unit) -> Tensor | None:
+        """Return the summed flat gradient of a unit after `finish`, where this rank has it whole (for tests)."""
+        return None
+
+    def state_bytes(self) -> dict[str, int]:
+        """Count the storage behind `held`, each once."""
+        found = {}
+        for kind, tensors in self.held().items():
+            storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
+            found[kind] = sum(storages.values())
+        return found
+
+    def sum_partial(self, unit: Unit, gradient: Tensor) -> None:
+        """Sum over the tp ranks what sequence parallel left partial in this unit's flat gradient."""
+        if not unit.axes.sequence_parallel or self.tp.size == 1:
+            return
+        spans = [p.span for p in unit.placed if p.partial]
+        if not spans:
+            return
+        packed = torch.cat([gradient[s] for s in spans])
+        self.tp.all_reduce(packed)
+        for span, piece in zip(spans, packed.split([s.stop - s.start for s in spans]), strict=True):
+            gradient[span].copy_(piece)
+
+
+class FlatStore(Store):
+    """Parameters and gradients of all units in two flat buffers: what stages 0 and 1 share.
+
+    Attributes:
+        parameters, gradient: Flat, of all units; the last unit first.
+        spans: Where each unit lies.
+        mine: The slice that this rank updates.
+        state: The optimiser's tensors, of the size of `mine`.
+    """
+
+    def __init__(
+        self,
+        units: Sequence[Unit],
+        data: Group,
+        tp: Group,
+        optimizer: Optimizer,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        super().__init__(units, data, tp, optimizer, device, dtype)
+        self.spans: list[slice] = []
+        at = 0
+        for unit in reversed(self.units):
+            self.spans.insert(0, slice(at, at + unit.size))
+            at += unit.size
+        self.size = at
+        self.parameters = torch.zeros(at, device=device, dtype=dtype)
+        self.gradient = torch.zeros(at, device=device, dtype=dtype)
+        for unit, span in zip(self.units, self.spans, strict=True):
+            unit.bind(self.parameters[span])
+            unit.bind_gradients(self.gradient[span])
+        self.mine = self._mine()
+        count = self.mine.stop - self.mine.start
+        self.state = {name: torch.zeros(count, device=device, dtype=dtype) for name in optimizer.state_names}
+
+    @abstractmethod
+    def _mine(self) -> slice:
+        """Return which slice of the flat buffers this rank updates."""
+
+    def begin(self) -> None:
+        """See `Store`."""
+        self.gradient.zero_()
+
+    def _sum_all_partial(self) -> None:
+        for unit, span in zip(self.units, self.spans, strict=True):
+            self.sum_partial(unit, self.gradient[span])
+
+    def load(self, layout: Layout, whole: Whole) -> None:
+        """See `Store`."""
+        for unit, span in zip(self.units, self.spans, strict=True):
+            unit.take(layout, whole["parameters"], self.parameters[span])
+        buffer = torch.zeros(self.size, dtype=self.dtype)
+        for name, tensor in self.state.items():
+            for unit, span in zip(self.units, self.spans, strict=True):
+                unit.take(layout, whole[name], buffer[span])
+            tensor.copy_(buffer[self.mine])
+
+    def put(self, layout: Layout, whole: Whole) -> None:
+        """See `Store`."""
+        if self.data.rank == 0:
+            parameters = self.parameters.cpu()
+            for unit, span in zip(self.units, self.spans, strict=True):
+                unit.put(layout, parameters[span], whole["parameters"])
+        if self.replicated and self.data.rank:
+            return
+        for name, tensor in self.state.items():
+            buffer = torch.zeros(self.size, dtype=self.dtype)
+            buffer[self.mine] = tensor.cpu()
+            for unit, span in zip(self.units, self.spans, strict=True):
+                unit.put(layout, buffer[span], whole[name])
+
+    def held(self) -> dict[str, list[Tensor]]:
+        """See `Store`."""
+        return {"parameters": [self.parameters], "gradients": [self.gradient], "optimizer": list(self.state.values())}
+
+    def gradients(self, unit: Unit) -> Tensor | None:
+        """See `Store`."""
+        return self.gradient[self.spans[self.units.index(unit)]]
+
+
+class Replicated(FlatStore):
+    """Stage 0: every replica holds everything; gradients are summed by one all-reduce."""
+
+    def _mine(self) -> slice:
+        return slice(0, self.size)
+
+    def finish(self) -> None:
+        """See `Store`."""
+        self._sum_all_partial()
+        self.data.all_reduce(self.gradient)
+
+    def update(self, learning_rate: float, step: int) -> None:
+        """See `Store`."""
+        self.optimizer.update(self.parameters, self.gradient, self.state, learning_rate, step)
+
+
+def counts(size: int, ranks: int) -> list[int]:
+    """Return how many of `size` numbers each rank has in an even cut; they differ by one at most."""
+    return [(s := share(size, ranks, r)).stop - s.start for r in range(ranks)]
