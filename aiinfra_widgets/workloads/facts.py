@@ -58,6 +58,9 @@ class Layer:
             width, tokens. interaction: vectors, width. loss: outputs, and rows. Otherwise empty.
         needs_input_grad: Whether backward computes the gradient of the input; False up to the first trained layer.
         frozen: Whether its matrix is fixed, so that backward computes no gradient of it.
+        fixed_params: Numbers that the layer holds but does not train (the base under adapters).
+        kept_bytes: Bytes per sample that autograd keeps for backward, each tensor counted at the first layer that keeps it;
+            for plain rows of layers it follows from the kinds and is left 0.
     """
 
     name: str
@@ -69,6 +72,8 @@ class Layer:
     dims: Mapping[str, int] = field(hash=False)
     needs_input_grad: bool
     frozen: bool = False
+    fixed_params: int = 0
+    kept_bytes: int = 0
 
     @property
     def flop_backward_per_sample(self) -> int:
@@ -160,8 +165,8 @@ class WorkloadFacts:
 
     @property
     def outputs(self) -> int:
-        """Number of classes, or of regressed numbers."""
-        return self.layers()[-1].in_elements
+        """Number of classes (of a text: different tokens), or of regressed numbers."""
+        return self.layers()[-1].dims["outputs"]
 
     @property
     def params(self) -> int:
@@ -186,6 +191,8 @@ class WorkloadFacts:
     @property
     def activation_bytes_per_sample(self) -> int:
         """Bytes kept from the forward to the backward pass: input, activations, pooling indices, loss and target."""
+        if stated := sum(layer.kept_bytes for layer in self.layers()):
+            return stated
         kept = math.prod(self.sample_shape) * FLOAT_BYTES
         for layer in self.layers():
             if layer.kind in {"activation", "pool"}:
