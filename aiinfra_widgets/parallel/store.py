@@ -20,7 +20,7 @@ from .units import Unit
 
 
 class Store(ABC):
-    """This rank's numbers.
+    """The numbers of one rank.
 
     Args:
         units: In the order of the net.

@@ -1,0 +1,132 @@
+"""What carries out training steps under one plan. The lab's own engines and torch's, as references, look alike from outside."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from mpi4py import MPI
+from torch import Tensor
+
+from ..ranks.link import InjectedLink
+from ..workloads.nets import Workload
+from .layout import Layout, Whole
+from .optimizer import Optimizer
+from .plan import Plan
+
+
+@dataclass(slots=True)
+class Job:
+    """What is trained, whatever the plan.
+
+    Attributes:
+        work: Net, data and loss; the module's own parameters are only the initial ones.
+        layout: Of the whole state.
+        optimizer: How parameters are updated.
+        device: Of this rank.
+        dtype: Of parameters: float32, or float64 for comparisons.
+        link: Injected delay between ranks.
+        train: (x, y), on the device; floating point data in `dtype`.
+    """
+
+    work: Workload
+    layout: Layout
+    optimizer: Optimizer
+    device: torch.device
+    dtype: torch.dtype
+    link: InjectedLink
+    train: tuple[Tensor, Tensor]
+
+
+@dataclass(slots=True)
+class Ask:
+    """One step that is asked for.
+
+    Attributes:
+        index: (B,) places of the global batch in the training data, the same on every rank.
+        step: 1 for the first one.
+        learning_rate: Of this step.
+        ballot: This rank's vote; the sum over the ranks comes back.
+        slow_factor: How many times longer this rank's arithmetic shall take (injected).
+        tracing: Keep the operations of this step.
+    """
+
+    index: Tensor
+    step: int
+    learning_rate: float
+    ballot: int = 0
+    slow_factor: float = 1.0
+    tracing: bool = False
+
+
+@dataclass(slots=True)
+class Done:
+    """One step that was taken.
+
+    Attributes:
+        loss: Mean over the global batch, before the update; the same on every rank.
+        verdict: Sum of the ballots.
+        sample: Quantities of this rank: step_time_s, and the parts that add up to it; sent_bytes; memory.
+        operations: (kind, micro-batch, begin, end) of this rank in seconds since the first rank began; empty if not traced.
+    """
+
+    loss: float
+    verdict: int
+    sample: dict[str, float]
+    operations: list[tuple[int, int, float, float]] = field(default_factory=list)
+
+
+class Engine(ABC):
+    """Training steps on the ranks of `comm` under `plan`. Made anew when the plan or the ranks change.
+
+    Args:
+        job: What is trained.
+        plan: How; checked already.
+        comm: The active ranks; stays the caller's.
+
+    Attributes:
+        replicated: Every rank holds the whole state, so survivors of a dead rank can go on.
+    """
+
+    replicated: bool = True
+
+    def __init__(self, job: Job, plan: Plan, comm: MPI.Intracomm) -> None:
+        self.job, self.plan, self.comm = job, plan, comm
+
+    @abstractmethod
+    def load(self, whole: Whole) -> None:
+        """Take this rank's share of the whole state; `whole` may be freed afterwards."""
+
+    @abstractmethod
+    def whole(self) -> Whole:
+        """Return the whole state, in host memory, the same on every rank; a collective."""
+
+    @abstractmethod
+    def step(self, ask: Ask) -> Done:
+        """Take one step on all ranks."""
+
+    @abstractmethod
+    def evaluate(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Run the net on held-out samples, shared over the replicas.
+
+        Returns:
+            (outputs, targets) of this rank's share on ranks that have them (last stage; the first of those that share
+            outputs), gathered along a cut vocabulary; None elsewhere.
+        """
+
+    @abstractmethod
+    def state_bytes(self) -> dict[str, int]:
+        """Count the tensor storage between two steps by kind: parameters, gradients, optimizer."""
+
+    def close(self) -> None:  # noqa: B027 - some have nothing to give back
+        """Give back groups and hooks; called by every rank."""
+
+
+def floats(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return data in the parameters' type; whole numbers (tokens, classes) stay."""
+    return tensor.to(dtype) if tensor.is_floating_point() else tensor
+
+
+Sample = dict[str, Any]
