@@ -78,6 +78,24 @@ class Done:
     operations: list[tuple[int, int, float, float]] = field(default_factory=list)
 
 
+@dataclass(slots=True)
+class Judged:
+    """What one rank contributes to an evaluation; zeros on ranks that see no outputs, so that sums over all ranks are right.
+
+    Attributes:
+        loss_sum: Over its samples.
+        right: Samples classified right.
+        count: Samples; a share of one where ranks share a sequence.
+        scores, targets: (N,) of a binary task, else None.
+    """
+
+    loss_sum: float = 0.0
+    right: float = 0.0
+    count: float = 0.0
+    scores: Tensor | None = None
+    targets: Tensor | None = None
+
+
 class Engine(ABC):
     """Training steps on the ranks of `comm` under `plan`. Made anew when the plan or the ranks change.
 
@@ -108,13 +126,8 @@ class Engine(ABC):
         """Take one step on all ranks."""
 
     @abstractmethod
-    def evaluate(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Run the net on held-out samples, shared over the replicas.
-
-        Returns:
-            (outputs, targets) of this rank's share on ranks that have them (last stage; the first of those that share
-            outputs), gathered along a cut vocabulary; None elsewhere.
-        """
+    def evaluate(self, x: Tensor, y: Tensor) -> Judged:
+        """Run the net on held-out samples, shared over the replicas; a collective without a sum over them."""
 
     @abstractmethod
     def state_bytes(self) -> dict[str, int]:
