@@ -158,6 +158,14 @@ class WorkloadFacts:
         at = self.sized(self.width if width is None else width, self.depth if depth is None else depth)
         return at.layers_of(at.width, at.depth)
 
+    def cost_of_parts(self) -> dict[str, float]:
+        """Return the forward arithmetic of each part of the net, which layers name before a dot ("block1.conv1")."""
+        cost: dict[str, float] = {}
+        for layer in self.layers():
+            part = layer.name.partition(".")[0]
+            cost[part] = cost.get(part, 0.0) + layer.flop_forward_per_sample
+        return cost
+
     @property
     def sample_shape(self) -> tuple[int, ...]:
         """Shape of one input."""

@@ -65,10 +65,7 @@ class Head(nn.Module):
 def net(facts: WorkloadFacts) -> Net:
     """Return the parts: stem, blocks, the step down, blocks, head."""
     width, depth = facts.width, facts.depth
-    cost = {"": 0.0}
-    for layer in facts.layers():
-        part = layer.name.partition(".")[0]
-        cost[part] = cost.get(part, 0.0) + layer.flop_forward_per_sample
+    cost = facts.cost_of_parts()
 
     def block(i: int, channels: int) -> Part:
         name = f"block{i + 1}"
