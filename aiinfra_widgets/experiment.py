@@ -61,10 +61,18 @@ class Curve:
 class Timeline:
     """A record of intervals, drawn as bars in lanes over time; `Prediction.extra[record]` holds the same columns, predicted.
 
+    Two views: the whole run, where each label is a thing with a colour of its own (a job), what was predicted behind what was
+    measured; or, where `frame` is given, one tick, where a label is a kind of work, what was predicted below what was measured.
+
     Attributes:
         record: A table of `Experiment.records` with the columns below.
-        lane, label, start, end: Its columns: the row of the chart, what the bar is, and seconds of the run.
+        lane, label, start, end: Its columns: the row of the chart, what the bar is, and seconds of the run, or of the frame.
         lanes, bars: What a lane and a bar are called ("Node", "Job").
+        frame: Column with the tick to which a row belongs: the newest one that all lanes have written is drawn. A prediction
+            needs no such column: it is of one tick. "": the whole run is drawn.
+        kinds: Name and part (`Quantity.part`, for the colour) of each kind; then `label` holds an index into it. With `frame` only.
+        detail: Column with a number that stands in the bar where there is room (a micro-batch); negative or NaN: none.
+        details: What that number is called ("Micro-batch").
     """
 
     record: str
@@ -74,6 +82,20 @@ class Timeline:
     end: str
     lanes: str
     bars: str
+    frame: str = ""
+    kinds: tuple[tuple[str, str], ...] = ()
+    detail: str = ""
+    details: str = ""
+
+    def __post_init__(self) -> None:
+        if (
+            bool(self.frame) != bool(self.kinds)
+            or (self.detail and not self.frame)
+            or bool(self.detail) != bool(self.details)
+        ):
+            raise ValueError(
+                f"timeline of {self.record!r}: `frame` and `kinds` come together, `detail` only with them and with its name `details`"
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,9 +56,9 @@ def virtual_stage(stage: int, chunk: int, pp_size: int) -> int:
 def order(schedule: str, pp_size: int, num_microbatches: int, stage: int, chunks: int = 1) -> tuple[Operation, ...]:
     """Return what one stage does in a step, first to last.
 
-    Sends must be buffered (they do not wait for the receiver) and receives wait; then no order here can deadlock. A message is
-    known by kind, micro-batch and virtual stage: between two ranks messages of both kinds, and with chunks of several
-    virtual stages, are under way at once, so a receiver must ask for the one that it needs.
+    Sends must be buffered (they do not wait for the receiver) and receives wait; then no order here can deadlock. Between two
+    ranks, messages of one kind are asked for in the order in which they were sent; forward and backward are not, so they need
+    a tag each.
 
     - gpipe: every forward pass, then every backward pass, both from micro-batch 0. GPipe's own figure goes backwards through
       the backward passes; here all schedules add gradients up in the same order, so that they give the same sums bit by bit.

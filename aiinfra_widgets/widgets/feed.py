@@ -101,7 +101,7 @@ class Shown:
         self.axes = {n: axis_of(n, (typical or {}).get(n)) for n in drawn}
         knobs = exp.spec.knobs()
         swept = {p.curve.swept: knobs[p.curve.swept] for p in self.curves.values()}
-        self.time = axis_for("s", max(timeline.length_s(exp.timeline, prediction), 2.0)) if exp.timeline else None
+        self.time = timeline.axis_of(exp.timeline, prediction) if exp.timeline else None
         self.swept = {n: axis_for(k.unit, k.default) for n, k in swept.items()}
 
     @property
@@ -131,7 +131,7 @@ class Shown:
         if name == "bars" and self.total:
             return bars_chart(self.total, data, self.axes[self.total])
         if name == "timeline" and self.exp.timeline and self.time:
-            return timeline.timeline_chart(self.exp.timeline, data, self.time)
+            return timeline.timeline_chart(self.exp.timeline, data, self.time, tick)
         if plot := self.curves.get(name):
             knob = self.exp.spec.knobs()[plot.curve.swept]
             x, y = self.swept[knob.name], self.axes[plot.quantity]
@@ -324,7 +324,8 @@ class Feed:
             return
         self._seen_timeline = seen
         last_s = max((n["t_s"] for n in look.latest.values()), default=0.0)
-        found = timeline.columns(declared, rows, look.segments, last_s, axis, going=look.going)
+        tick = self.exp.tick
+        found = timeline.columns(declared, rows, look.segments, last_s, axis, going=look.going, tick=tick)
         span = found.pop("span")
         drawn = len(found["bars"]["lane"]) + len(found["ghosts"]["lane"])
         for src, columns in found.items():

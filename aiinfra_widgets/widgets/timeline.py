@@ -1,5 +1,6 @@
 """A record of intervals as bars in lanes: what was measured in front, what was predicted behind it. Numbers in, columns out.
 
+Here is the view of a whole run; a timeline with frames shows one tick, see `timeline_frame`.
 The record may hold an interval twice: when it begins (its end is not known) and again when it has ended; the later row counts.
 """
 
@@ -13,8 +14,10 @@ import numpy as np
 from ..experiment import Timeline
 from ..quantities import Prediction, show
 from ..runs.reader import Segment
-from .figures import Axis, Chart, Columns, Key, bk, canvas, follow, mark_segments, source
+from . import timeline_frame
+from .figures import Axis, Chart, Columns, Key, axis_for, bk, canvas, follow, mark_segments, source
 from .theme import INK, INK_TAG, LABELS, PAPER_TAG, dark, dress
+from .timeline_frame import stretch
 from .words import difference, lowered, plural
 
 if TYPE_CHECKING:
@@ -37,14 +40,17 @@ GHOST_COLUMNS = ("lane", "left", "right", "colour", "name", "place", "predicted"
 Table = np.ndarray[Any, np.dtype[np.float64]]
 
 
-def timeline_chart(timeline: Timeline, data: Mapping[str, Columns], axis: Axis) -> Chart:
-    """Draw intervals in lanes over the time of the run.
+def timeline_chart(timeline: Timeline, data: Mapping[str, Columns], axis: Axis, tick: str = "tick") -> Chart:
+    """Draw intervals in lanes over the time of the run, or of one tick where the timeline has frames.
 
     Args:
         timeline: Names lanes and bars.
         data: Sources `bars`, `ghosts`, `now` (at), `marks` (tick, text), `left_out` (text, x, y), and `span` (start, end) of the lanes.
         axis: Of the time.
+        tick: What one tick is called.
     """
+    if timeline.frame:
+        return timeline_frame.chart(timeline, data, axis, tick)
     fig = canvas(210, y_range=follow(data, 1.5, -0.5))
     shape: dict[str, Any] = {"y": "lane", "left": "left", "right": "right"}
     ghosts = fig.hbar(
@@ -93,7 +99,14 @@ def timeline_chart(timeline: Timeline, data: Mapping[str, Columns], axis: Axis) 
 
 
 def columns(
-    timeline: Timeline, rows: pd.DataFrame, segments: Sequence[Segment], last_s: float, axis: Axis, *, going: bool
+    timeline: Timeline,
+    rows: pd.DataFrame,
+    segments: Sequence[Segment],
+    last_s: float,
+    axis: Axis,
+    *,
+    going: bool,
+    tick: str = "tick",
 ) -> dict[str, Columns]:
     """Return the sources of `timeline_chart`.
 
@@ -104,7 +117,10 @@ def columns(
         last_s: Monotonic time of the newest sample: what is still open lasts until then.
         axis: Of the time.
         going: The run goes on.
+        tick: What one tick is called.
     """
+    if timeline.frame:
+        return timeline_frame.columns(timeline, rows, segments, axis, tick)
     first = segments[0].prediction if segments else None
     planned = _planned(timeline, first.extra.get(timeline.record) if first else None)
     recent = rows.iloc[-ROWS:]
@@ -135,13 +151,23 @@ def columns(
 
 
 def length_s(timeline: Timeline, prediction: Prediction | None) -> float:
-    """Return how long the run will take by its prediction; 0 where that says nothing."""
-    planned = _planned(timeline, prediction.extra.get(timeline.record) if prediction else None)
+    """Return how long the run, or the one tick that is drawn, will take by its prediction; 0 where that says nothing."""
+    if timeline.frame:
+        planned = timeline_frame.predicted_frame(timeline, prediction)
+    else:
+        planned = _planned(timeline, prediction.extra.get(timeline.record) if prediction else None)
     return float(planned[:, 3].max()) if len(planned) else 0.0
+
+
+def axis_of(timeline: Timeline, prediction: Prediction | None) -> Axis:
+    """Return the unit of time that suits what is drawn: seconds or more for a run, whatever a tick takes for a frame."""
+    return axis_for("s", max(length_s(timeline, prediction), 0.0 if timeline.frame else 2.0))
 
 
 def words(timeline: Timeline, found: Mapping[str, Columns]) -> str:
     """Say what the chart shows, for somebody who does not see it."""
+    if timeline.frame:
+        return timeline_frame.words(timeline, found)
     shown, planned = len(found["bars"]["lane"]), len(found["ghosts"]["lane"])
     return f"{plural(timeline.bars)} by {lowered(timeline.lanes)}: {shown} measured intervals, {planned} predicted"
 
@@ -185,16 +211,16 @@ def _bars(timeline: Timeline, table: Table, opened: Any, planned: Table, width: 
     found["text"] = [t if wordy and r >= CHARACTER * (len(t) + 1) else "" for t, r in zip(texts, room, strict=True)]
     found["ink"] = ["#ffffff" if dark(c) else "#111111" for c in found["colour"]]
     found["measured"] = [
-        f"since {show('s', start)}" if still else _stretch(start, end)
+        f"since {show('s', start)}" if still else stretch(start, end)
         for (start, end), still in zip(table[:, 2:], opened, strict=True)
     ]
-    found["predicted"] = [_stretch(*expected[label]) if label in expected else "not predicted" for label in table[:, 1]]
+    found["predicted"] = [stretch(*expected[label]) if label in expected else "not predicted" for label in table[:, 1]]
     return found
 
 
 def _ghosts(timeline: Timeline, table: Table, axis: Axis) -> Columns:
     found: dict[str, Any] = _shapes(timeline, table, axis)
-    found["predicted"] = [_stretch(start, end) for start, end in table[:, 2:]]
+    found["predicted"] = [stretch(start, end) for start, end in table[:, 2:]]
     return found
 
 
@@ -213,10 +239,6 @@ def _ranges(table: Table) -> dict[float, tuple[float, float]]:
         low, high = found.get(label, (start, end))
         found[label] = (min(low, start), max(high, end))
     return found
-
-
-def _stretch(start: float, end: float) -> str:
-    return f"{show('s', start)} to {show('s', end)} ({show('s', end - start)})"
 
 
 def _marks(segments: Sequence[Segment], lag_s: float, width: float, begins: float, axis: Axis) -> Columns:

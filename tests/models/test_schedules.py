@@ -72,6 +72,20 @@ def test_blocking_receives_and_buffered_sends_never_deadlock(name: str) -> None:
         assert not any(todo), f"{name} p={p} m={m} v={v} stops with {todo}"
 
 
+def test_messages_of_one_kind_are_asked_for_in_the_order_in_which_they_were_sent() -> None:
+    for name, p, m, v in (plan for plan in PLANS if plan[1] > 1):
+        sent: dict[tuple[str, int, int], list[tuple[int, int]]] = {}
+        asked: dict[tuple[str, int, int], list[tuple[int, int]]] = {}
+        for stage, found in enumerate(orders(name, p, m, v)):
+            for one in found:
+                here, way = virtual_stage(stage, one.chunk, p), 1 if one.kind == "forward" else -1
+                if 0 <= here + way < p * v:
+                    sent.setdefault((one.kind, stage, (here + way) % p), []).append((one.microbatch, here))
+                if 0 <= here - way < p * v:
+                    asked.setdefault((one.kind, (here - way) % p, stage), []).append((one.microbatch, here - way))
+        assert sent == asked
+
+
 def test_each_pass_is_done_once_forward_before_backward_and_gradients_in_one_order() -> None:
     for name, p, m, v in PLANS:
         for found in orders(name, p, m, v):
