@@ -34,8 +34,8 @@ class Group(ABC):
     size: int
 
     @abstractmethod
-    def all_reduce(self, tensor: Tensor) -> None:
-        """Sum over the ranks, in place."""
+    def all_reduce(self, tensor: Tensor, *, maximum: bool = False) -> None:
+        """Sum over the ranks, or take the maximum, in place."""
 
     @abstractmethod
     def reduce_scatter(self, whole: Tensor, counts: Sequence[int]) -> Tensor:
@@ -84,13 +84,18 @@ class MpiGroup(Group):
         self.rank, self.size = comm.rank, comm.size
         self._sent: list[tuple[MPI.Request, Any]] = []
 
-    def all_reduce(self, tensor: Tensor) -> None:
+    def all_reduce(self, tensor: Tensor, *, maximum: bool = False) -> None:
         """See `Group`."""
         if self.size == 1:
             return
         with self.ledger.collective(self.axis) as note:
             host = _host(tensor, summed=True)
-            note.sent_bytes = collectives.allreduce(self.comm, host, self.link, self.algorithm)
+            if maximum:
+                note.sent_bytes = 2 * (self.size - 1) * host.nbytes // self.size  # as a ring would send
+                self.link.delay(note.sent_bytes)
+                self.comm.Allreduce(MPI.IN_PLACE, host, MPI.MAX)
+            else:
+                note.sent_bytes = collectives.allreduce(self.comm, host, self.link, self.algorithm)
             _back(tensor, host)
 
     def reduce_scatter(self, whole: Tensor, counts: Sequence[int]) -> Tensor:
