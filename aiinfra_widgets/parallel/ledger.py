@@ -12,12 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-import numpy as np
-
-#: Kinds of operations, as `models.schedules` numbers them.
-FORWARD, BACKWARD, COMMUNICATION, WAITING, UPDATE, DATA = range(6)
 AXES = ("tp", "cp", "data", "pp", "world")
-Numbers = np.ndarray[tuple[int], np.dtype[np.float64]]
 
 
 @dataclass(slots=True)
@@ -44,7 +39,7 @@ class Ledger:
     Attributes:
         calls: Collectives and arrivals, in order.
         posts: Messages handed over: (receiver's place, key, when).
-        operations: (kind, micro-batch, begin, end) of what a timeline shows; empty unless `tracing`.
+        operations: (kind as in `models.schedules`, micro-batch, begin, end) of what a timeline shows; empty unless `tracing`.
         tracing: Whether this step's operations are kept.
     """
 

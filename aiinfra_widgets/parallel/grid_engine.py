@@ -1,0 +1,224 @@
+"""The lab's own engine for any plan: a grid of ranks, units cut and dealt out over it, a store that keeps replicas alike.
+
+Gradients are sums over micro-batches and replicas of a loss that is divided by the global batch, so every plan computes
+what one process computes, but for the order of additions.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from mpi4py import MPI
+from torch import Tensor
+
+from ..models.rank_grid import share
+from ..models.schedules import DATA, UPDATE, order
+from ..workloads.parts import Part, stages
+from .engine import Ask, Done, Engine, Job, Judged
+from .grid_axes import GridAxes
+from .groups import MpiGroup, split
+from .hooks import Hooks
+from .layout import Whole
+from .ledger import Ledger
+from .pipeline import Pipeline, Shape
+from .plan import Plan
+from .report import Report, Split
+from .stores import make_store
+from .units import Unit, build
+
+#: Samples that one evaluation pass takes at most, over all replicas.
+EVALUATION_BATCH = 512
+
+
+class GridEngine(Engine):
+    """See `Engine`."""
+
+    def __init__(self, job: Job, plan: Plan, comm: MPI.Intracomm) -> None:
+        super().__init__(job, plan, comm)
+        grid, self.ledger = plan.grid, Ledger()
+        self.place = grid.place(comm.rank)
+        self.tp = self._group("tp", "tp")
+        self.cp = self._group("cp", "cp")
+        self.data = self._group("data", "dp", "cp")
+        self.pp = self._group("pp", "pp")
+        self.axes = GridAxes(self.tp, self.cp, sequence_parallel=plan.sequence_parallel)
+        parts = job.work.net.parts
+        cuts = stages([p.cost for p in parts], grid.pp_size * plan.chunks)
+        mine = [parts[cuts[c * grid.pp_size + self.place["pp"]]] for c in range(plan.chunks)]
+        self.chunks = [build(chunk, self.axes, job.device, job.dtype) for chunk in mine]
+        self.units = [unit for chunk in self.chunks for unit in chunk]
+        self.store = make_store(plan, self.units, self.data, self.tp, job.optimizer, job.device, job.dtype)
+        self.replicated = grid.dp_size == grid.world_size and self.store.replicated
+        self.hooks = Hooks(self.store, self.units, recompute=plan.recompute, compiled=plan.compile)
+        self.report = Report(comm, grid)
+        self.operations = order(plan.schedule, grid.pp_size, plan.num_microbatches, self.place["pp"], plan.chunks)
+        hidden = self._hidden([parts[c] for c in cuts])
+        self.pipeline = Pipeline(
+            self.chunks, self.pp, self.ledger, self.hooks.forward, self._loss, hidden, self._autocast()
+        )
+        self._targets: list[Tensor] = []
+        self._batch_size = 1
+
+    # --- a step ---------------------------------------------------------------------------------------------------
+    def step(self, ask: Ask) -> Done:
+        """See `Engine`."""
+        ledger, clock = self.ledger, time.perf_counter
+        ledger.begin(ask.tracing)
+        t0 = clock()
+        with ledger.operation(DATA):
+            inputs = self._microbatches(ask.index)
+        t1 = clock()
+        self.store.begin()
+        loss = self.pipeline.run(self.operations, inputs, ask.slow_factor)
+        self.store.finish()
+        with ledger.operation(UPDATE):
+            self.store.update(ask.learning_rate, ask.step)
+            self._sync_device()
+        found = self.report.exchange(ledger, t0, loss if self.place["tp"] == 0 else 0.0, ask.ballot)
+        t2 = clock()
+        kept = [(k, m, a - found.began_s, b - found.began_s) for k, m, a, b in ledger.operations]
+        return Done(found.loss, found.verdict, self._sample(found, t1 - t0, t2 - t0), kept)
+
+    def _sample(self, found: Split, data_s: float, step_s: float) -> dict[str, float]:
+        """Cut this rank's step into parts that add up."""
+        link_s = min(self.job.link.take(), found.moved_s)
+        # At the end of a step a pipeline runs dry: waiting there is its bubble; replicas alone wait for a straggler.
+        piped = self.plan.grid.pp_size > 1
+        bubble_s = found.idle_s + (found.end_wait_s if piped else 0.0)
+        wait_s = found.waited_s + (0.0 if piped else found.end_wait_s)
+        comm_s, injected_s = found.moved_s - link_s, link_s + self.pipeline.injected_s
+        sample = {
+            "step_time_s": step_s,
+            "data_time_s": data_s,
+            "compute_time_s": step_s - data_s - comm_s - wait_s - bubble_s - injected_s,
+            "exposed_comm_time_s": comm_s,
+            "straggler_wait_time_s": wait_s,
+            "bubble_time_s": bubble_s,
+            "injected_time_s": injected_s,
+            "sent_bytes": float(self.ledger.sent_bytes),
+            "loss": found.loss,
+        }
+        if self.job.device.type == "cuda":
+            sample["gpu_memory_bytes"] = float(torch.cuda.max_memory_allocated(self.job.device))
+        return sample
+
+    def _microbatches(self, index: Tensor) -> list[Tensor]:
+        """Fetch this rank's share of the global batch, in micro-batches; a cp rank takes its tokens of every sequence."""
+        plan, (x, y) = self.plan, self.job.train
+        self._batch_size = len(index)
+        mine = index[share(len(index), plan.grid.dp_size, self.place["dp"])]
+        parts = [mine[share(len(mine), plan.num_microbatches, i)] for i in range(plan.num_microbatches)]
+        first, last = self.place["pp"] == 0, self.place["pp"] == plan.grid.pp_size - 1
+        self._targets = [self._tokens(y[p]) for p in parts] if last else []
+        # Stages in between never look at the data; they need to know how many samples come.
+        return [self._tokens(x[p]) if first else x[p[:0]].expand(0, *x.shape[1:]) if not len(p) else x[p] for p in parts]
+
+    def _tokens(self, batch: Tensor) -> Tensor:
+        return self.axes.take(batch) if self.job.work.net.sequence_dim else batch
+
+    def _loss(self, outputs: Tensor, number: int) -> Tensor:
+        return self.job.work.loss_sum(outputs, self._targets[number], self.axes) / self._batch_size
+
+    # --- the whole state --------------------------------------------------------------------------------------------
+    def load(self, whole: Whole) -> None:
+        """See `Engine`."""
+        self.store.load(self.job.layout, whole)
+
+    def whole(self) -> Whole:
+        """See `Engine`."""
+        self.store.settle()
+        found = self.job.layout.empty(self.job.optimizer.state_names, self.job.dtype)
+        self.store.put(self.job.layout, found)
+        for vector in found.values():  # every number was written by one rank, and is zero on the others
+            self.comm.Allreduce(MPI.IN_PLACE, vector.numpy())
+        return found
+
+    def state_bytes(self) -> dict[str, int]:
+        """See `Engine`."""
+        return self.store.state_bytes()
+
+    def evaluate(self, x: Tensor, y: Tensor) -> Judged:
+        """See `Engine`."""
+        found, grid = Judged(), self.plan.grid
+        scores, targets = [], []
+        mine = share(len(x), grid.dp_size, self.place["dp"])
+        counted = self.place["tp"] == 0
+        for at in range(mine.start, mine.stop, EVALUATION_BATCH):
+            rows = slice(at, min(at + EVALUATION_BATCH, mine.stop))
+            outputs = self.pipeline.outputs(self._tokens(x[rows]))
+            if outputs is None:
+                continue
+            y_here = self._tokens(y[rows])
+            loss = float(self.job.work.loss_sum(outputs, y_here, self.axes))  # on every tp rank: it may be a collective
+            if not counted:
+                continue
+            found.loss_sum += loss
+            found.count += (rows.stop - rows.start) / grid.cp_size
+            if self.job.work.facts.task == "classification":
+                found.right += float((outputs.argmax(1) == y_here).sum())
+            elif self.job.work.facts.task == "binary":
+                scores.append(outputs.flatten())
+                targets.append(y_here.flatten())
+        if scores:
+            found.scores, found.targets = torch.cat(scores), torch.cat(targets)
+        return found
+
+    def gradient(self, name: str) -> Tensor | None:
+        """Return this rank's share of a parameter's summed gradient after a step, where it has one (for tests)."""
+        for unit in self.units:
+            flat = self.store.gradients(unit)
+            for p in unit.placed:
+                if p.name == name and flat is not None:
+                    return flat[p.span].view(p.parameter.shape)
+        return None
+
+    def close(self) -> None:
+        """See `Engine`."""
+        self.hooks.close()
+        for group in (self.tp, self.cp, self.data, self.pp):
+            group.close()
+
+    # --- making it --------------------------------------------------------------------------------------------------
+    def _group(self, name: str, *axes: Any) -> MpiGroup:
+        ranks = self.plan.grid.group(self.comm.rank, *axes)
+        return split(self.comm, name, ranks, self.ledger, self.job.link, self.plan.algorithm)
+
+    def _hidden(self, chunks: list[tuple[Part, ...]]) -> list[Shape]:
+        """Return shape of one sample and type of what each virtual stage receives, as this rank's axes cut it."""
+        from torch._subclasses.fake_tensor import FakeTensorMode
+
+        if len(chunks) == 1:
+            return [((), torch.float32)]
+        found: list[Shape] = []
+        with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad(), self._autocast()():
+            from ..workloads.parts import assemble
+
+            x = self.job.train[0]
+            value = torch.zeros((1, *x.shape[1:]), dtype=x.dtype)
+            for chunk in chunks:
+                found.append((self._local(tuple(value.shape[1:])), value.dtype))
+                value = assemble(chunk, _ALONE).to(self.job.dtype)(value)
+        return found
+
+    def _local(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return a sample's shape on this rank: sequence and context parallel hold some of its tokens."""
+        if not self.job.work.net.sequence_dim or not shape:
+            return shape
+        tokens = self.axes.tokens(shape[0])
+        if self.plan.sequence_parallel:
+            mine = share(tokens, self.tp.size, self.tp.rank)
+            tokens = mine.stop - mine.start
+        return (tokens, *shape[1:])
+
+    def _autocast(self) -> Callable[[], AbstractContextManager[None]]:
+        if self.plan.precision != "bf16":
+            return nullcontext
+        return lambda: torch.autocast(self.job.device.type, torch.bfloat16)
+
+    def _sync_device(self) -> None:
+        if self.job.device.type == "cuda":
+            torch.cuda.synchronize(self.job.device)
