@@ -23,7 +23,7 @@ from .speech_facts import BINS, FRAMES, HOP, MELS, SAMPLE_RATE_HZ, WINDOW, WORDS
 #: Added to the power before the logarithm: a sound 60 dB below full scale still counts.
 POWER_FLOOR = 1e-6
 #: The logarithms are brought to mean 0 and variance 1, about.
-LOG_MEAN, LOG_STD = -9.0, 3.0
+LOG_MEAN, LOG_STD = -12.0, 1.8
 
 
 def fourier() -> NDArray[np.float64]:
