@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -17,6 +18,32 @@ from .groups import Group
 from .layout import Layout, Whole
 from .optimizer import Optimizer
 from .units import Unit
+
+
+@dataclass(slots=True)
+class Transient:
+    """Storage that comes and goes within a step: whole gradients, gathered parameters.
+
+    Attributes:
+        now_bytes: Held at this moment.
+        peak_bytes: Most that was held since `reset`.
+    """
+
+    now_bytes: int = 0
+    peak_bytes: int = 0
+
+    def reset(self) -> None:
+        """Begin a step."""
+        self.peak_bytes = self.now_bytes
+
+    def hold(self, tensor: Tensor) -> None:
+        """Count the storage of a tensor that was allocated."""
+        self.now_bytes += tensor.untyped_storage().nbytes()
+        self.peak_bytes = max(self.peak_bytes, self.now_bytes)
+
+    def free(self, tensor: Tensor) -> None:
+        """Count the storage of a tensor that is about to go."""
+        self.now_bytes -= tensor.untyped_storage().nbytes()
 
 
 class Store(ABC):
@@ -31,6 +58,7 @@ class Store(ABC):
 
     Attributes:
         replicated: Every rank of `data` holds its whole state.
+        transient: What is held within a step only; stores that hold such reset it in `begin`.
     """
 
     replicated: bool = True
@@ -46,6 +74,7 @@ class Store(ABC):
     ) -> None:
         self.units, self.data, self.tp, self.optimizer = list(units), data, tp, optimizer
         self.device, self.dtype = device, dtype
+        self.transient = Transient()
 
     # --- a step, in this order ------------------------------------------------------------------------------------
     @abstractmethod
@@ -77,6 +106,9 @@ class Store(ABC):
     def load(self, layout: Layout, whole: Whole) -> None:
         """Take this rank's share of the whole state: parameters, and the optimiser's tensors."""
 
+    def settle(self) -> None:  # noqa: B027 - replicas are alike at any time, but for those that drift
+        """Before `put`: agree on the one state that stands for all replicas; a collective."""
+
     @abstractmethod
     def put(self, layout: Layout, whole: Whole) -> None:
         """Write what this rank holds into the whole state, zeros elsewhere; each number is written by exactly one rank of `data`."""
@@ -86,7 +118,10 @@ class Store(ABC):
         """Return the tensors that are held between two steps, by kind: parameters, gradients, optimizer."""
 
     def gradients(self, unit: Unit) -> Tensor | None:
-        """Return the summed flat gradient of a unit after `finish`, where this rank has it whole (for tests)."""
+        """Return the summed flat gradient of a unit between `finish` and `update`, or None (for tests).
+
+        Where gradients are sharded this is a collective of `data`.
+        """
         return None
 
     def state_bytes(self) -> dict[str, int]:
@@ -96,6 +131,10 @@ class Store(ABC):
             storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
             found[kind] = sum(storages.values())
         return found
+
+    def peak_bytes(self) -> int:
+        """Return the most storage that this step held beside `held` at one moment."""
+        return self.transient.peak_bytes
 
     def sum_partial(self, unit: Unit, gradient: Tensor) -> None:
         """Sum over the tp ranks what sequence parallel left partial in this unit's flat gradient."""
