@@ -16,7 +16,7 @@ from ..experiment import Timeline
 from ..quantities import Prediction, show
 from ..runs.reader import Segment
 from .figures import Axis, Chart, Columns, Key, bk, canvas, follow, source
-from .theme import LABELS, PAPER_TAG, dark, dress, part_colour
+from .theme import INK, LABELS, PAPER_TAG, dark, dress, part_colour
 from .words import lowered, plural
 
 if TYPE_CHECKING:
@@ -28,24 +28,17 @@ BARS = 2000
 MEASURED, PREDICTED = (-0.13, 0.48), (0.27, 0.2)
 #: Share of the axis that one character in a bar takes, and the number of lanes up to which a bar has room for text.
 CHARACTER, WORDY_LANES = 0.0095, 10
-HEIGHT = 260
+#: Pixels of the frame, and of the words above the first lane that say which tick it is.
+HEIGHT, CAPTION = 260, 16
+#: Parts in which nothing is done, and how opaque a measured and a predicted bar are, of these and of work.
+IDLE = ("bubble", "wait")
+OPAQUE = {True: (0.4, 0.2), False: (1.0, 0.4)}
 #: The lightest and the darkest shade of kinds that belong to one part.
 LIGHT, DARK = 0.35, 0.45
 
 COLUMNS = (
-    "lane",
-    "left",
-    "right",
-    "middle",
-    "text",
-    "colour",
-    "ink",
-    "name",
-    "place",
-    "detail",
-    "measured",
-    "predicted",
-)
+    "lane", "left", "right", "middle", "text", "colour", "alpha", "ink", "name", "place", "detail", "measured", "predicted",
+)  # fmt: skip
 #: Lane, kind, start, end, detail: one row for each interval.
 Table = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -64,21 +57,16 @@ def chart(timeline: Timeline, data: Mapping[str, Columns], axis: Axis, tick: str
     bars, ghosts = source(data, "bars", COLUMNS), source(data, "ghosts", COLUMNS)
     known = {*bars.data["name"], *ghosts.data["name"]}
     drawn: dict[str, Any] = {}
-    for (name, _), colour in zip(timeline.kinds, colours(timeline), strict=True):
+    for (name, part), colour in zip(timeline.kinds, colours(timeline), strict=True):
         view = CDSView(filter=GroupFilter(column_name="name", group=name))
         drawn[name] = fig.hbar(
-            **shape, height=MEASURED[1], source=bars, view=view, fill_color=colour, line_color="white", line_width=0.6
-        )
+            **shape, height=MEASURED[1], source=bars, view=view, fill_color=colour, fill_alpha=OPAQUE[part in IDLE][0],
+            line_color="white", line_width=0.6,
+        )  # fmt: skip
         drawn[name].glyph.tags = [PAPER_TAG]
     below = fig.hbar(
-        **shape,
-        height=PREDICTED[1],
-        source=ghosts,
-        fill_color="colour",
-        fill_alpha=0.4,
-        line_color="colour",
-        line_width=0.8,
-    )
+        **shape, height=PREDICTED[1], source=ghosts, fill_color="colour", fill_alpha="alpha", line_color="colour", line_width=0.8
+    )  # fmt: skip
     fig.text(
         "middle", "lane", text="text", source=bars, text_color="ink", text_font_size="10px", text_align="center",
         text_baseline="middle",
@@ -86,7 +74,7 @@ def chart(timeline: Timeline, data: Mapping[str, Columns], axis: Axis, tick: str
     fig.add_layout(
         bk.LabelSet(
             x="x", y="y", x_units="screen", y_units="screen", text="text", source=source(data, "caption", ("text", "x", "y")),
-            text_font_size="11px", text_color=LABELS[0], text_baseline="top",
+            text_font_size="11px", text_color=INK, text_baseline="top",
         )
     )  # fmt: skip
     tips = [(timeline.bars, "@name"), (timeline.lanes, "@place")]
@@ -94,11 +82,12 @@ def chart(timeline: Timeline, data: Mapping[str, Columns], axis: Axis, tick: str
     tips += [("Measured", "@measured"), ("Predicted", "@predicted")]
     fig.add_tools(bk.HoverTool(renderers=[*drawn.values(), below], tooltips=tips))
     fig.xaxis.axis_label, fig.yaxis.axis_label = f"Time in the {tick} ({axis.unit})", timeline.lanes
-    fig.yaxis.ticker = bk.BasicTicker(min_interval=1, num_minor_ticks=0)
-    fig.ygrid.grid_line_color = None
+    fig.yaxis.ticker = bk.BasicTicker(min_interval=1, num_minor_ticks=0, desired_num_ticks=WORDY_LANES)
+    fig.yaxis.major_label_overrides = {-1: "", -2: ""}  # no lane: the words above the first one
+    fig.ygrid.visible = False
     named = zip(timeline.kinds, colours(timeline), strict=True)
     keys = [Key(name, "box", colour, (drawn[name],)) for (name, _), colour in named if not known or name in known]
-    keys.append(Key("Predicted", "frame", LABELS[0], (below,)))
+    keys.append(Key("Predicted (below)", "frame", LABELS[0], (below,)))
     title = f"{plural(timeline.bars)} by {lowered(timeline.lanes)}"
     empty = f"The {lowered(plural(timeline.bars))} of one {tick} appear here."
     return Chart("timeline", dress(fig), empty, f"{title}, of one {tick}", title, tuple(keys))
@@ -134,7 +123,7 @@ def columns(
         "bars": bars,
         "ghosts": {**ghosts, "text": [""] * len(ghosts["text"])},
         "caption": {"text": caption, "x": np.array([4.0] * len(caption)), "y": np.array([HEIGHT - 2.0] * len(caption))},
-        "span": {"start": high + 0.55, "end": low - 0.45 - 0.09 * (high - low + 1)},
+        "span": {"start": high + 0.55, "end": low - 0.5 - CAPTION / (HEIGHT - CAPTION) * (high - low + 1)},
     }
 
 
@@ -226,7 +215,10 @@ def _bars(
         "name": [timeline.kinds[int(k)][0] for k in table[:, 1]], "place": [f"{lane:g}" for lane in table[:, 0]],
         "detail": [d or "none" for d in details],
     }  # fmt: skip
-    found["text"] = [d if wordy and r >= CHARACTER * (len(d) + 1) else "" for d, r in zip(details, room, strict=True)]
+    idle = [timeline.kinds[int(k)][1] in IDLE for k in table[:, 1]]
+    found["alpha"] = np.array([OPAQUE[still][1] for still in idle], float)
+    fits = [wordy and r >= CHARACTER * (len(d) + 1) for d, r in zip(details, room, strict=True)]
+    found["text"] = [d if fit and not still else "" for d, fit, still in zip(details, fits, idle, strict=True)]
     found["ink"] = ["#ffffff" if dark(c) else "#111111" for c in found["colour"]]
     found["measured"] = [measured.get(key, "not measured") for key in keys]
     found["predicted"] = [expected.get(key, "not predicted") for key in keys]
