@@ -118,7 +118,7 @@ class Store(ABC):
         """Return the tensors that are held between two steps, by kind: parameters, gradients, optimizer."""
 
     def gradients(self, unit: Unit) -> Tensor | None:
-        """Return the summed flat gradient of a unit between `finish` and `update`, or None (for tests).
+        """Return the summed flat gradient of a unit after `finish`, or None (for tests); some optimisers overwrite it.
 
         Where gradients are sharded this is a collective of `data`.
         """
