@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import math
 from functools import cached_property
 from typing import Any
 
@@ -13,63 +12,12 @@ import numpy as np
 
 from ..models import MeasuredAllreduce
 from ..models.grid import TimeGrid
-from .calibrated import Calibrated
-from .facts import Layer, perceptron
+from .facts import Optimizer, perceptron
+from .layer_times import LayerTimes
 
 
-class StepTimes(Calibrated):
+class StepTimes(LayerTimes):
     """What a training step is made of, as functions of size."""
-
-    @cached_property
-    def chain(self) -> tuple[float, float]:
-        """(seconds that a call into backward costs once per step, seconds of a tiny layer)."""
-        one, nine = (self.one("chain", layers=k) for k in (1, 9))
-        layer = max((nine - one) / 8, 0.0)
-        return max(one - layer, 0.0), layer
-
-    @cached_property
-    def _kinds(self) -> dict[str, TimeGrid]:
-        return {
-            "linear": self.grid("linear", "width", "batch"),
-            "conv": self.grid("conv", "inputs", "outputs", "batch"),
-            "activation": self.grid("activation", "elements"),
-            "pool": self.grid("pool", "elements"),
-            "classification": self.grid("cross_entropy", "batch"),
-            "regression": self.grid("squared_error", "batch"),
-            "gather": self.grid("gather", "row", "batch"),
-        }
-
-    def forward_backward_s(self, layers: tuple[Layer, ...], task: str, b: Any) -> Any:
-        """Return seconds of forward and backward on one rank by itself, for b samples."""
-        startup, tiny = self.chain
-        total: Any = startup
-        for layer in layers:
-            if layer.kind == "flatten":
-                total = total + tiny / 2
-                continue
-            alone = self._layer_s(layer, task, b)
-            # Each probe paid for its own call into backward; a step pays once.
-            share = np.maximum(alone - startup, 0.2 * alone)
-            if layer.kind == "linear" and not layer.needs_input_grad:
-                share = share * 2 / 3
-            total = total + share
-        return total
-
-    def _layer_s(self, layer: Layer, task: str, b: Any) -> Any:
-        kinds, d = self._kinds, layer.dims
-        match layer.kind:
-            case "linear":
-                return kinds["linear"].time_s(math.sqrt(d["in"] * d["out"]), b)
-            case "conv":
-                pixels = self.machine.need("conv")[0].at["pixels"]
-                return kinds["conv"].time_s(d["in_channels"], d["out_channels"], b * d["height"] * d["width"] / pixels)
-            case "activation":
-                return kinds["activation"].time_s(layer.out_elements * b)
-            case "pool":
-                return kinds["pool"].time_s(layer.in_elements * b)
-            case _:
-                outputs = max(d["outputs"], 1)
-                return kinds[task].time_s(b * (outputs / 10 if task == "classification" else outputs))
 
     @cached_property
     def glue_s(self) -> float:
@@ -82,11 +30,21 @@ class StepTimes(Calibrated):
 
     def gather_s(self, row: float, b: Any) -> Any:
         """Return seconds to fetch b rows of `row` numbers."""
-        return self._kinds["gather"].time_s(row, b)
+        return self._gather.time_s(row, b)
 
-    def update_s(self, params: int, n: Any) -> Any:
-        """Return seconds to clear gradients and update, while n ranks do the same."""
-        return self.grid("update", "params", "ranks").time_s(params, n)
+    @cached_property
+    def _gather(self) -> TimeGrid:
+        return self.grid("gather", "row", "batch")
+
+    def update_s(self, params: int, n: Any, optimizer: Optimizer = "sgd") -> Any:
+        """Return seconds to clear gradients and update, while n ranks do the same.
+
+        Args:
+            params: Numbers that this rank updates.
+            n: Ranks.
+            optimizer: Stochastic gradient descent with momentum, or AdamW.
+        """
+        return self.grid("update", "params", "ranks", optimizer=optimizer).time_s(np.maximum(params, 1), n)
 
     def tail_s(self, n: Any) -> Any:
         """Return seconds of bookkeeping on the buffer's tail."""
@@ -104,6 +62,37 @@ class StepTimes(Calibrated):
     def allreduce_s(self, size_bytes: Any, n: Any) -> Any:
         """Return seconds of one all-reduce among n ranks that arrive together."""
         return np.where(np.asarray(n) > 1, self._allreduce.time_s(size_bytes, np.maximum(n, 2)), 0.0)
+
+    def reduce_scatter_s(self, size_bytes: Any, n: Any) -> Any:
+        """Return seconds of one reduce-scatter among n ranks that arrive together; the whole array has `size_bytes`."""
+        return self._message_s("reduce_scatter", size_bytes, n)
+
+    def all_gather_s(self, size_bytes: Any, n: Any) -> Any:
+        """Return seconds of one all-gather among n ranks that arrive together; the whole array has `size_bytes`."""
+        return self._message_s("all_gather", size_bytes, n)
+
+    def all_to_all_s(self, size_bytes: Any, n: Any) -> Any:
+        """Return seconds of one all-to-all among n ranks that arrive together; each has `size_bytes` for all, itself included."""
+        return self._message_s("all_to_all", size_bytes, n)
+
+    def send_s(self, size_bytes: Any, n: Any) -> Any:
+        """Return seconds until a message of `size_bytes` is with a neighbour, while n ranks send or receive in pairs."""
+        return self._message_s("send", size_bytes, n)
+
+    def _message_s(self, name: str, size_bytes: Any, n: Any) -> Any:
+        if name not in self._messages:
+            self._messages[name] = self.grid(name, "ranks", "bytes")
+        time_s = self._messages[name].time_s(np.maximum(n, 2), np.maximum(size_bytes, 1))
+        return np.where(np.asarray(n) > 1, time_s, 0.0)[()]
+
+    @cached_property
+    def _messages(self) -> dict[str, TimeGrid]:
+        return {}
+
+    def shared_core_factor(self, n: Any) -> Any:
+        """Return how much longer arithmetic takes while n ranks compute at once: 1 up to the cores, about n / cores beyond."""
+        grid = self.grid("shared_cores", "ranks")
+        return np.maximum(grid.time_s(n) / grid.time_s(1), 1.0)
 
     def lockstep(self, n: Any, alone_s: Any, size_bytes: Any) -> tuple[Any, Any, Any]:
         """Return what n ranks that share this machine's cores make of `alone_s` of arithmetic and an all-reduce.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections import Counter
@@ -181,20 +182,28 @@ def test_jobs_that_never_fit_are_told_of():
 
 def arithmetic(step_s: float, cores: int = 2) -> Machine:
     """A machine on which one sample through the perceptron takes so long, whatever the batch; the rest is free."""
-    free = {"chain": [{"layers": 1}, {"layers": 9}], "runtime": [{}], "tail": [{"ranks": n} for n in (1, 2)]}
-    free |= {"step": [{"widths": [16, 16, 10], "batch": 64}], "cross_entropy": [{"batch": b} for b in (1, 999)]}
-    free |= {"squared_error": free["cross_entropy"], "activation": [{"elements": e} for e in (1, 9e9)]}
-    free |= {"pool": free["activation"], "gather": [{"row": r, "batch": b} for r in (1, 999) for b in (1, 999)]}
-    free |= {
+    ways = ("forward", "backward")
+    layers: dict[str, list[dict[str, Any]]] = {"chain": [{"layers": 1}, {"layers": 9}]}
+    layers |= {"cross_entropy": [{"classes": c, "rows": b} for c in (2, 99) for b in (1, 999)]}
+    layers |= {"squared_error": [{"batch": b} for b in (1, 999)], "activation": [{"elements": e} for e in (1, 9e9)]}
+    layers |= {"pool": layers["activation"]}
+    layers |= {
         "conv": [
             {"inputs": i, "outputs": o, "pixels": 64, "batch": b} for i in (1, 99) for o in (1, 99) for b in (1, 9)
         ]
     }
-    free |= {"update": [{"params": p, "ranks": n} for p in (1, 9e9) for n in (1, 2)]}
+    free = {name: [{**at, "part": way} for at in ats for way in ways] for name, ats in layers.items()}
+    free |= {"runtime": [{}], "tail": [{"ranks": n} for n in (1, 2)], "step": [{"widths": [16, 16, 10], "batch": 64}]}
+    free |= {"gather": [{"row": r, "batch": b} for r in (1, 999) for b in (1, 999)]}
+    free |= {"update": [{"params": p, "ranks": n, "optimizer": "sgd"} for p in (1, 9e9) for n in (1, 2)]}
     free |= {"allreduce": [{"ranks": n, "bytes": b} for n in (2, 4) for b in (8, 9e9)]}
     probes = [Probe(name, at, "s", *[1e-9] * 3, 9) for name, ats in free.items() for at in ats]
-    share = step_s / 2.0 / (2 / 3 + 1)  # two layers; the first needs no gradient of its input
-    probes += [Probe("linear", {"width": w, "batch": b}, "s", *[2 * share] * 3, 9) for w in (1, 999) for b in (1, 999)]
+    # Two layers, forward 1, gradient of the matrix 1, of the input 1; the first needs no gradient of its input.
+    share = step_s / 5
+    for way, ws, aspects in itertools.product(ways, (1, 999), ({}, {"aspect": 1 / 256}, {"aspect": 256.0})):
+        seconds = [share * (1 if way == "forward" else 2)] * 3
+        name = "linear_shape" if aspects else "linear"
+        probes += [Probe(name, {"width": ws, "batch": b, **aspects, "part": way}, "s", *seconds, 9) for b in (1, 999)]
     return Machine("made-up", "now", cores, 2**33, probes=tuple(probes))
 
 

@@ -17,10 +17,12 @@ from ...experiment import Spec
 from ...ranks.node import Arrays, Node, Program
 from . import CalibrationSpec
 from .measure_forward import forward_probes
-from .measure_probes import Probe, all_probes, unit_of_work
+from .measure_layers import layer_probes
+from .measure_probes import Probe, unit_of_work
+from .measure_ranks import rank_probes
 
-#: Repeats of one probe in one round.
-LEAST, MOST = 3, 200
+#: Repeats of one probe in one round, where there is time for so many.
+MOST = 200
 #: Ticks at the end that do almost nothing, so that what the lab itself needs between two ticks can be read off.
 PLAIN_TICKS = 150
 
@@ -46,7 +48,7 @@ class Probes(Program):
     def join(self, spec: Spec) -> None:
         """Make one communicator for each number of ranks that is probed."""
         comm = self.node.comm
-        self.probes = [*all_probes(self.node, self.levels(comm.size)), *forward_probes()]
+        self.probes = [*layer_probes(), *rank_probes(self.node, self.levels(comm.size)), *forward_probes()]
         for n in self.levels(comm.size):
             members = comm.Get_group().Incl(list(range(n)))
             self.groups[n] = comm.Create_group(members) if comm.rank < n else MPI.COMM_NULL
@@ -67,7 +69,7 @@ class Probes(Program):
             return self._plain_tick(begun)
         number, rounds_done = self.tick % len(self.probes), self.tick // len(self.probes)
         share_s = self._share_s(begun)
-        if rounds_done == self.spec.rounds or (number == 0 and rounds_done and share_s <= 0):
+        if rounds_done == self.spec.rounds or (rounds_done and share_s <= 0):
             return self._plain_tick(begun)
         probe = self.probes[number]
         comm = self.groups[probe.ranks]
@@ -108,11 +110,10 @@ class Probes(Program):
         once()  # warm up: allocate, choose kernels
         comm.Barrier()
         begun = time.perf_counter()
-        once()
+        found = [once()]
         count = np.array([share_s / max(time.perf_counter() - begun, 1e-6)])
         comm.Bcast(count, 0)
-        found = []
-        for _ in range(int(np.clip(count[0], LEAST, MOST))):
+        for _ in range(int(np.clip(count[0], probe.least, MOST)) - 1):
             comm.Barrier()
             found.append(once())
         # One figure of all ranks per repeat: their mean, for a slow one shows up as everybody's wait.
