@@ -10,6 +10,7 @@ sequence parallel (B, s, D) lies between them, under context parallel t of T tok
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -31,13 +32,22 @@ TABLE_STD = 0.02
 ADAPTER_SCALE = 2.0
 
 
-class Columns(Product):
-    """A product of which this tp rank holds some outputs; with adapters if rank > 0."""
+class Adapted(Product):
+    """A product of which this tp rank holds a share; with adapters if rank > 0."""
+
+    lora_a: nn.Parameter
+    lora_b: nn.Parameter
 
     def __init__(self, axes: Axes, inputs: int, outputs: int, rank: int) -> None:
         super().__init__(inputs, outputs)
         self.axes, self.rank = axes, rank
-        _add_adapters(self, inputs, outputs, rank)
+        if rank:
+            self.lora_a = nn.Parameter(torch.empty(rank, inputs))
+            self.lora_b = nn.Parameter(torch.empty(outputs, rank))
+
+
+class Columns(Adapted):
+    """Of a product's outputs, those of this tp rank."""
 
     def forward(self, x_BsD: Tensor) -> Tensor:  # noqa: N803
         """Return (B, t, outputs here).
@@ -52,30 +62,17 @@ class Columns(Product):
         return y + ADAPTER_SCALE * F.linear(narrow, self.lora_b)
 
 
-class Rows(Product):
-    """A product of which this tp rank holds some inputs; with adapters if rank > 0."""
-
-    def __init__(self, axes: Axes, inputs: int, outputs: int, rank: int) -> None:
-        super().__init__(inputs, outputs)
-        self.axes, self.rank = axes, rank
-        _add_adapters(self, inputs, outputs, rank)
+class Rows(Adapted):
+    """Of a product's inputs, those of this tp rank."""
 
     def forward(self, x_Bti: Tensor) -> Tensor:  # noqa: N803
         """Return (B, s, D), the bias added once, behind the sum over the ranks."""
-        if self.axes.tp_size == 1:
-            y = super().forward(x_Bti)
-        else:
-            y = self.axes.leave(self.times(x_Bti, None)) + self.bias
+        alone = self.axes.tp_size == 1
+        y = self.times(x_Bti, self.bias) if alone else self.axes.leave(self.times(x_Bti, None)) + self.bias
         if not self.rank:
             return y
         narrow = self.axes.leave(F.linear(x_Bti, self.lora_a))
         return y + ADAPTER_SCALE * F.linear(narrow, self.lora_b)
-
-
-def _add_adapters(product: nn.Module, inputs: int, outputs: int, rank: int) -> None:
-    if rank:
-        product.lora_a = nn.Parameter(torch.empty(rank, inputs))
-        product.lora_b = nn.Parameter(torch.empty(outputs, rank))
 
 
 class Table(nn.Module):
@@ -87,8 +84,10 @@ class Table(nn.Module):
 
 
 class Embed(nn.Module):
-    """Tokens and places to vectors. `axes.embed` sums the tokens' vectors over the tp ranks that share the table, and
-    `axes.scatter_tokens` then leaves each its own tokens; its backward gathers, so no gradient here is partial.
+    """Tokens and places to vectors.
+
+    `axes.embed` sums over the tp ranks that share the table, and every rank adds the places to all of its t tokens; under
+    sequence parallel `axes.scatter_tokens` then leaves it s of them. Its backward gathers, so no gradient here is partial.
     """
 
     def __init__(self, vocab: int, width: int, context: int, axes: Axes) -> None:
@@ -100,11 +99,11 @@ class Embed(nn.Module):
 
     def forward(self, tokens_Bt: Tensor) -> Tensor:  # noqa: N803
         """Return (B, s, D) of int64 tokens."""
-        x = self.axes.embed(tokens_Bt, self.tokens.weight, self.vocab)
-        positions = self.axes.positions(tokens_Bt.shape[1])
-        places = self.places.weight
-        x = x + (places[: tokens_Bt.shape[1]] if positions is None else places[positions])
-        return self.axes.scatter_tokens(x)
+        t = tokens_Bt.shape[1]
+        positions = self.axes.positions(t)
+        places_tD = self.places.weight[slice(t) if positions is None else positions]  # noqa: N806
+        x_BtD = self.axes.embed(tokens_Bt, self.tokens.weight, self.vocab) + places_tD  # noqa: N806
+        return self.axes.scatter_tokens(x_BtD)
 
 
 class Block(nn.Module):
@@ -167,21 +166,25 @@ def net(facts: WorkloadFacts) -> Net:
     cost: dict[str, float] = {}
     for name, layer in layers.items():
         if layer.kind != "loss":
-            part = name.split(".")[0]
-            cost[part] = cost.get(part, 0.0) + layer.flop_forward_per_sample
+            within = name.split(".")[0]
+            cost[within] = cost.get(within, 0.0) + layer.flop_forward_per_sample
+    cuts, whole = _of_a_block(width // heads, rank)
     parts = []
     for name, flop in cost.items():
+        build: Callable[[Axes], nn.Module]
         if name == "embed":
-            build, cuts, whole = partial(Embed, vocab, width, context), {"tokens.weight": Cut(0)}, set[str]()
+            build = partial(Embed, vocab, width, context)
+            part = Part(name, build, {"tokens.weight": Cut(0)}, cost=flop)
         elif name == "head":
-            build, cuts, whole = partial(Head, vocab, width), {"logits.weight": Cut(0)}, {"norm.weight", "norm.bias"}
+            build, norm = partial(Head, vocab, width), frozenset({"norm.weight", "norm.bias"})
+            part = Part(name, build, {"logits.weight": Cut(0)}, norm, flop)
         else:
-            build, (cuts, whole) = partial(Block, width, heads, rank), _of_a_block(width // heads, rank)
-        parts.append(Part(name, partial(_fixed, build) if rank else build, cuts, frozenset(whole), flop))
+            part = Part(name, partial(Block, width, heads, rank), cuts, whole, flop)
+        parts.append(replace(part, build=partial(_fixed, part.build)) if rank else part)
     return Net(tuple(parts), _draw, heads=heads, sequence_dim=True, context=context)
 
 
-def _of_a_block(unit: int, rank: int) -> tuple[dict[str, Cut], set[str]]:
+def _of_a_block(unit: int, rank: int) -> tuple[dict[str, Cut], frozenset[str]]:
     """Return the cuts of a block's parameters, and those that are whole and see this tp rank's tokens only.
 
     Args:
@@ -198,7 +201,7 @@ def _of_a_block(unit: int, rank: int) -> tuple[dict[str, Cut], set[str]]:
         cuts |= {f"{name}.lora_b": cut for name, cut in by_columns.items()}
         cuts |= {f"{name}.lora_a": cut for name, cut in by_rows.items()}
         whole |= {f"{name}.lora_a" for name in by_columns} | {f"{name}.lora_b" for name in by_rows}
-    return cuts, whole
+    return cuts, frozenset(whole)
 
 
 def _fixed(build: Callable[[Axes], nn.Module], axes: Axes) -> nn.Module:
