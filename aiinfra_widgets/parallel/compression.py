@@ -120,7 +120,7 @@ class Brain16(SixteenBit):
 class Half(SixteenBit):
     """float16: 11 bits of precision, and a narrow range (6e-8 to 65 504), so the ranks agree on a scale at every step.
 
-    With it the sum cannot overflow, and what is lost at the other end is smaller than 2**-39 of the largest gradient, n times.
+    With it the sum cannot overflow, and what is too small to travel is below 2**-39 of the largest gradients' sum.
     """
 
     wire: ClassVar[torch.dtype] = torch.float16

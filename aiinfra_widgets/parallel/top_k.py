@@ -61,7 +61,7 @@ class TopK(Compressed):
         self.data.all_gather(everyone.view(-1), [len(mine)] * n)
         self.gradient.zero_()
         for row in everyone:  # one replica after the other, so that all of them add in the same order
-            sent, places = row[: -len(chosen)].view(self.dtype), row[-len(chosen) :]
+            sent, places = row[: -len(chosen)].clone().view(self.dtype), row[-len(chosen) :]
             self.gradient.index_add_(0, places, sent)
 
     def memory(self) -> list[Tensor]:
