@@ -13,6 +13,7 @@ import typer
 
 from ..errors import SpecError
 from .plan import plan
+from .trace import trace
 from .validate import validate
 
 app = typer.Typer(
@@ -23,6 +24,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command()(plan)
+app.command()(trace)
 app.command()(validate)
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, and nothing else there.")]
 
