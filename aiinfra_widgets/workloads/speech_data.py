@@ -100,7 +100,10 @@ def load(facts: WorkloadFacts, seed: int, cache: Path) -> Split:
     wanted = (("train", SPEAKERS_TRAIN, facts.train_samples), ("test", SPEAKERS_TEST, facts.test_samples))
     for part, (name, speakers, samples) in enumerate(wanted):
         x, y = archives.read_or_make(
-            folder / f"{name}.npz", SAMPLES, 1, lambda speakers=speakers, samples=samples, part=part: make(speakers, samples, part)
+            folder / f"{name}.npz",
+            SAMPLES,
+            1,
+            lambda speakers=speakers, samples=samples, part=part: make(speakers, samples, part),
         )
         found.append((x, y[:, 0].astype(np.int64)))
     return found[0], found[1]
@@ -163,7 +166,9 @@ def _tracks(words: NDArray[np.int64], tempo: Floats, throat: Floats, rng: np.ran
 def _pulses(pitch_hz: Floats, rng: np.random.Generator) -> Floats:
     """Return the voice (T, N): one pulse a period; the pitch falls by a fifth and trembles."""
     fall = np.linspace(1.1, 0.9, SAMPLES)[:, None]
-    tremble = 1 + 0.02 * np.sin(2 * np.pi * (5 * np.arange(SAMPLES)[:, None] / SAMPLE_RATE_HZ + rng.random(len(pitch_hz))))
+    tremble = 1 + 0.02 * np.sin(
+        2 * np.pi * (5 * np.arange(SAMPLES)[:, None] / SAMPLE_RATE_HZ + rng.random(len(pitch_hz)))
+    )
     phase = np.cumsum(pitch_hz * fall * tremble / SAMPLE_RATE_HZ, axis=0) + rng.random(len(pitch_hz))
     pulses: Floats = np.diff(np.floor(phase), axis=0, prepend=np.floor(phase[:1])) * np.sqrt(SAMPLE_RATE_HZ / pitch_hz)
     return pulses
