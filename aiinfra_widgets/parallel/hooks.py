@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -21,7 +22,8 @@ from .units import Unit
 class Hooks:
     """Between the executor and a store.
 
-    Units without trained parameters concern no store. A store that does not listen to backward (it overrides neither `before_backward` nor `after_backward`) costs nothing here.
+    Units without trained parameters concern no store. A store that overrides neither `before_backward` nor `after_backward`
+    costs nothing here: no hook is registered.
 
     Args:
         store: Whose calls are made.
@@ -63,14 +65,14 @@ class Hooks:
         return out
 
     def _run(self, unit: Unit, x: Tensor) -> Tensor:
-        if unit.size:
-            self.store.before_forward(unit)
+        module = self._modules[unit]
+        if not unit.size:
+            return cast(Tensor, module(x))
+        self.store.before_forward(unit)
         try:
-            out: Tensor = self._modules[unit](x)
-            return out
+            return cast(Tensor, module(x))
         finally:  # recomputation stops, by an exception, as soon as it has what backward needs
-            if unit.size:
-                self.store.after_forward(unit)
+            self.store.after_forward(unit)
 
     def _entered(self, unit: Unit, last: bool, gradient: Tensor) -> None:
         self._missing[unit], self._last[unit] = len(unit.placed), last
