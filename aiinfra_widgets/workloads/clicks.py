@@ -62,7 +62,8 @@ class Bottom(Pair):
     def forward(self, x: Tensor) -> Tensor:
         """Return vectors (B, 1 + J, D) of (B, K + J D)."""
         made = super().forward(x[:, :COUNTS].detach())  # counts are data, though their neighbours are trained
-        return torch.cat([made, x[:, COUNTS:]], 1).unflatten(1, (VECTORS, -1))
+        vectors: Tensor = torch.cat([made, x[:, COUNTS:]], 1).unflatten(1, (VECTORS, -1))
+        return vectors
 
 
 class Meet(nn.Module):

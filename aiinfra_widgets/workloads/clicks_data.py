@@ -76,7 +76,8 @@ def draw(samples: int, part: int) -> tuple[NDArray[np.int64], Floats]:
 def _popular(rng: np.random.Generator, samples: int, size: int) -> NDArray[np.int64]:
     """Return ids (N,) from 0, the most popular first."""
     shares = np.cumsum(np.arange(1, size + 1) ** -ZIPF)
-    return np.searchsorted(shares, rng.random(samples) * shares[-1], side="right").clip(max=size - 1)
+    ids: NDArray[np.int64] = np.searchsorted(shares, rng.random(samples) * shares[-1], side="right").clip(max=size - 1)
+    return ids
 
 
 def _standard(x: NDArray[Any]) -> Floats:

@@ -8,7 +8,7 @@ Legend: W width of the dense layers, D = W / 4 width of an embedding, d pairs of
 
 from __future__ import annotations
 
-from .facts import Layer, WorkloadFacts, elementwise, linear, loss, relu
+from .facts import Layer, WorkloadFacts, keeping, linear, loss, relu
 
 #: Whole numbers of a sample that are counts.
 COUNTS = 8
@@ -34,21 +34,26 @@ def layers(width: int, depth: int) -> tuple[Layer, ...]:
     above: list[Layer] = []
     for i in range(1, depth + 1):
         above += [
-            linear(f"top{i}.linear1", seen if i == 1 else width, width),
-            relu(f"top{i}.relu1", width),
+            keeping(linear(f"top{i}.linear1", seen, width), seen)
+            if i == 1
+            else linear(f"top{i}.linear1", width, width),
+            keeping(relu(f"top{i}.relu1", width), width),
             linear(f"top{i}.linear2", width, width),
-            relu(f"top{i}.relu2", width),
+            keeping(relu(f"top{i}.relu2", width), width),
         ]
+    tables = Layer(
+        "tables", "embedding", 0, ROWS_OF_TABLES * wide, COUNTS + len(TABLES), COUNTS + embedded, dims, False
+    )
     return (
-        Layer("tables", "embedding", 0, ROWS_OF_TABLES * wide, COUNTS + len(TABLES), COUNTS + embedded, dims, False),
-        linear("bottom.linear1", COUNTS, width, first=True),
-        relu("bottom.relu1", width),
+        keeping(tables, 0, len(TABLES)),
+        keeping(linear("bottom.linear1", COUNTS, width, first=True), COUNTS + embedded),  # a view keeps the whole row
+        keeping(relu("bottom.relu1", width), width),
         linear("bottom.linear2", width, wide),
-        relu("bottom.relu2", wide),
-        Layer("meet", "interaction", 2 * VECTORS**2 * wide, 0, meeting, seen, square, True),
+        keeping(relu("bottom.relu2", wide), wide),
+        keeping(Layer("meet", "interaction", 2 * VECTORS**2 * wide, 0, meeting, seen, square, True), meeting),
         *above,
         linear("head", width, 1),
-        loss(1),
+        keeping(loss(1), 2),
     )
 
 

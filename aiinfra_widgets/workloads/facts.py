@@ -232,6 +232,23 @@ def conv(name: str, in_channels: int, out_channels: int, size: int, *, kernel: i
     return Layer(name, "conv", 2 * weights * pixels, weights + out_channels, *elements, dims, not first)
 
 
+def keeping(layer: Layer, elements: int, indices: int = 0) -> Layer:
+    """Return the layer, which keeps so many numbers and whole numbers per sample for backward."""
+    return replace(layer, kept_bytes=elements * FLOAT_BYTES + indices * INDEX_BYTES)
+
+
+def residual_block(name: str, channels: int, size: int) -> tuple[Layer, ...]:
+    """Return x + conv(relu(conv(relu(x)))) on pictures of size x size."""
+    elements = channels * size**2
+    return (
+        keeping(relu(f"{name}.relu1", elements), elements),
+        conv(f"{name}.conv1", channels, channels, size),
+        keeping(relu(f"{name}.relu2", elements), elements),
+        conv(f"{name}.conv2", channels, channels, size),
+        Layer(f"{name}.add", "add", 0, 0, 2 * elements, elements, {}, True),
+    )
+
+
 def relu(name: str, elements: int) -> Layer:
     """Return a rectifier."""
     return Layer(name, "activation", 0, 0, elements, elements, {}, True)

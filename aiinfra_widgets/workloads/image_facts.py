@@ -5,38 +5,27 @@ Legend: C channels (the width), d blocks in each of the two stages (the depth).
 
 from __future__ import annotations
 
-from .facts import Layer, WorkloadFacts, conv, elementwise, linear, loss, pool, relu
+from .facts import Layer, WorkloadFacts, conv, elementwise, keeping, linear, loss, pool, relu, residual_block
 
 SIZE = 8
 CLASSES = 10
 
 
-def _block(name: str, channels: int, size: int) -> tuple[Layer, ...]:
-    elements = channels * size**2
-    return (
-        relu(f"{name}.relu1", elements),
-        conv(f"{name}.conv1", channels, channels, size),
-        relu(f"{name}.relu2", elements),
-        conv(f"{name}.conv2", channels, channels, size),
-        Layer(f"{name}.add", "add", 0, 0, 2 * elements, elements, {}, True),
-    )
-
-
 def layers(width: int, depth: int) -> tuple[Layer, ...]:
     """Return a stem, `depth` residual blocks at 8 x 8, a step down to 4 x 4 and 2 C, `depth` blocks there, and the head."""
     half, wide = SIZE // 2, 2 * width
-    first = [layer for i in range(depth) for layer in _block(f"block{i + 1}", width, SIZE)]
-    second = [layer for i in range(depth, 2 * depth) for layer in _block(f"block{i + 1}", wide, half)]
+    first = [layer for i in range(depth) for layer in residual_block(f"block{i + 1}", width, SIZE)]
+    second = [layer for i in range(depth, 2 * depth) for layer in residual_block(f"block{i + 1}", wide, half)]
     return (
-        conv("stem", 1, width, SIZE, first=True),
+        keeping(conv("stem", 1, width, SIZE, first=True), SIZE**2),
         *first,
-        pool("down.pool", width, SIZE),
-        conv("down.conv", width, wide, half),
+        keeping(pool("down.pool", width, SIZE), width * SIZE**2, width * half**2),
+        keeping(conv("down.conv", width, wide, half), width * half**2),
         *second,
-        relu("head.relu", wide * half**2),
+        keeping(relu("head.relu", wide * half**2), wide * half**2),
         elementwise("head.mean", wide * half**2, wide),
-        linear("head.linear", wide, CLASSES),
-        loss(CLASSES),
+        keeping(linear("head.linear", wide, CLASSES), wide),
+        keeping(loss(CLASSES), CLASSES, 1),
     )
 
 

@@ -42,7 +42,8 @@ def flat(flag_B1: Tensor, streams_BSW: Tensor) -> Tensor:  # noqa: N803
 
 def streams(state: Tensor) -> Tensor:
     """Return (B, S, W) of (B, 1 + S W)."""
-    return state[:, 1:].unflatten(1, (STREAMS, -1))
+    found: Tensor = state[:, 1:].unflatten(1, (STREAMS, -1))
+    return found
 
 
 class Lift(nn.Module):
@@ -83,7 +84,7 @@ class Head(nn.Module):
 
     def forward(self, state: Tensor) -> Tensor:
         """Return (B, 1)."""
-        flag, (u, _, residual) = state[:, :1], self.linear.times(streams(state), None).unbind(1)
+        flag, (u, _, residual) = state[:, :1].detach(), self.linear.times(streams(state), None).unbind(1)
         answer: Tensor = flag * RESIDUAL_WEIGHT * residual + (1 - flag) * (u + self.linear.bias)
         return answer
 

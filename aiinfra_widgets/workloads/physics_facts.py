@@ -11,7 +11,7 @@ derivative by x, and the value's residual. So every matrix is applied to three r
 
 from __future__ import annotations
 
-from .facts import Layer, WorkloadFacts, elementwise, linear, loss
+from .facts import Layer, WorkloadFacts, elementwise, keeping, linear, loss
 
 #: k, in units of length^2 / time.
 DIFFUSIVITY = 0.1
@@ -28,19 +28,23 @@ def layers(width: int, depth: int) -> tuple[Layer, ...]:
     streams = STREAMS * width
 
     def tanh(name: str) -> Layer:
-        return elementwise(name, streams, streams)
+        """It keeps what came in, its own value and slope, and three products."""
+        return keeping(elementwise(name, streams, streams), streams + 5 * width)
+
+    def dense(name: str, outputs: int) -> Layer:
+        return keeping(linear(name, width, outputs, rows=STREAMS), streams)
 
     blocks: list[Layer] = []
     for i in range(1, depth + 1):
         for j in (1, 2):
-            blocks += [linear(f"block{i}.linear{j}", width, width, rows=STREAMS), tanh(f"block{i}.tanh{j}")]
+            blocks += [dense(f"block{i}.linear{j}", width), tanh(f"block{i}.tanh{j}")]
     return (
-        linear("lift.linear", 2, width, first=True),
-        tanh("lift.tanh"),
+        keeping(linear("lift.linear", 2, width, first=True), INPUTS),
+        keeping(tanh("lift.tanh"), 5 * width),  # its slopes came in as views of the weight
         *blocks,
-        linear("head.linear", width, 1, rows=STREAMS),
-        elementwise("head.answer", STREAMS + 1, 1),
-        loss(1),
+        dense("head.linear", 1),
+        keeping(elementwise("head.answer", STREAMS + 1, 1), 2),
+        keeping(loss(1), 2),
     )
 
 

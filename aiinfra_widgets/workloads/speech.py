@@ -18,7 +18,7 @@ from .cut_layers import Columns, Product, Rows, draw, he_std, pair
 from .facts import WorkloadFacts
 from .image import KERNEL, Block
 from .parts import Net, Part
-from .speech_facts import BINS, FRAMES, HOP, MELS, SAMPLE_RATE_HZ, WINDOW, WORDS
+from .speech_facts import BINS, HOP, MELS, SAMPLE_RATE_HZ, WINDOW, WORDS
 
 #: Added to the power before the logarithm: a sound 60 dB below full scale still counts.
 POWER_FLOOR = 1e-6

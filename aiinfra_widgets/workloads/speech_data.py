@@ -37,7 +37,8 @@ ROOM = (0.003, 0.1)
 @dataclass(frozen=True, slots=True)
 class Phoneme:
     """Targets of one sound: seconds, centres of three formants (Hz), loudness of voice and of breath through them, and
-    loudness, centre and width (Hz) of a narrow gap's noise."""
+    loudness, centre and width (Hz) of a narrow gap's noise.
+    """
 
     seconds: float
     formants: tuple[float, float, float]
@@ -92,21 +93,16 @@ def load(facts: WorkloadFacts, seed: int, cache: Path) -> Split:
         StorageError: The cache cannot be written.
     """
 
-    def make(speakers: int, samples: int, part: int) -> archives.Arrays:
-        sounds, words = speak(speakers, samples, np.random.default_rng([FIXED_SEED, part]))
-        return sounds.astype(np.float32), words.astype(np.float32)[:, None]
+    def part(name: str, number: int, speakers: int, samples: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        def make() -> archives.Arrays:
+            sounds, words = speak(speakers, samples, np.random.default_rng([FIXED_SEED, number]))
+            return sounds.astype(np.float32), words.astype(np.float32)[:, None]
 
-    folder, found = cache / f"{facts.name}-v{CACHE_VERSION}", []
-    wanted = (("train", SPEAKERS_TRAIN, facts.train_samples), ("test", SPEAKERS_TEST, facts.test_samples))
-    for part, (name, speakers, samples) in enumerate(wanted):
-        x, y = archives.read_or_make(
-            folder / f"{name}.npz",
-            SAMPLES,
-            1,
-            lambda speakers=speakers, samples=samples, part=part: make(speakers, samples, part),
-        )
-        found.append((x, y[:, 0].astype(np.int64)))
-    return found[0], found[1]
+        path = cache / f"{facts.name}-v{CACHE_VERSION}" / f"{name}.npz"
+        x, y = archives.read_or_make(path, SAMPLES, 1, make)
+        return x, y[:, 0].astype(np.int64)
+
+    return part("train", 0, SPEAKERS_TRAIN, facts.train_samples), part("test", 1, SPEAKERS_TEST, facts.test_samples)
 
 
 def speak(speakers: int, samples: int, rng: np.random.Generator) -> tuple[Floats, NDArray[np.int64]]:
@@ -130,7 +126,7 @@ def speak(speakers: int, samples: int, rng: np.random.Generator) -> tuple[Floats
     source = _pulses(about(pitch_hz, 0.05), rng)
     sounds = _resonate(source, tracks, about(breath, 0.1), rng)
     sounds /= np.abs(sounds).max(axis=1, keepdims=True)
-    noise = np.exp(rng.uniform(*np.log(ROOM), (samples, 1)))
+    noise = np.exp(rng.uniform(np.log(ROOM[0]), np.log(ROOM[1]), (samples, 1)))
     sounds += noise * rng.standard_normal(sounds.shape)
     sounds *= np.exp(rng.uniform(np.log(0.2), np.log(0.7), (samples, 1)))
     return np.clip(sounds, -1, 1), words

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .facts import Layer, WorkloadFacts, conv, elementwise, linear, loss, pool, relu
+from .facts import Layer, WorkloadFacts, conv, elementwise, keeping, linear, loss, pool, relu, residual_block
 
 SAMPLE_RATE_HZ = 8_000
 #: Pictures of FRAMES x MELS: a word of 0.65 s, seen every 20 ms through a window of 32 ms.
@@ -24,7 +24,7 @@ WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight",
 
 def _fixed(name: str, inputs: int, outputs: int) -> Layer:
     return replace(
-        linear(name, inputs, outputs, rows=FRAMES, first=True), params=0, frozen=True
+        linear(name, inputs, outputs, rows=FRAMES, first=True), params=0, fixed_params=inputs * outputs, frozen=True
     )
 
 
@@ -33,32 +33,24 @@ def layers(width: int, depth: int) -> tuple[Layer, ...]:
     picture, half, quarter = FRAMES * MELS, FRAMES // 2, FRAMES // 4
     wide = 2 * width
     small = wide * quarter**2
-    blocks: list[Layer] = []
-    for i in range(1, depth + 1):
-        blocks += [
-            relu(f"block{i}.relu1", small),
-            conv(f"block{i}.conv1", wide, wide, quarter),
-            relu(f"block{i}.relu2", small),
-            conv(f"block{i}.conv2", wide, wide, quarter),
-            Layer(f"block{i}.add", "add", 0, 0, 2 * small, small, {}, True),
-        ]
+    blocks = [layer for i in range(depth) for layer in residual_block(f"block{i + 1}", wide, quarter)]
     return (
         elementwise("spectrum.frames", SAMPLES, FRAMES * WINDOW, first=True),
         _fixed("spectrum.fourier", WINDOW, 2 * BINS),
         elementwise("spectrum.power", FRAMES * 2 * BINS, FRAMES * BINS, first=True),
         _fixed("spectrum.mel", BINS, MELS),
         elementwise("spectrum.log", picture, picture, first=True),
-        conv("stem.conv1", 1, width, FRAMES, first=True),
-        relu("stem.relu1", width * picture),
-        pool("stem.pool1", width, FRAMES),
-        conv("stem.conv2", width, wide, half),
-        relu("stem.relu2", wide * half**2),
-        pool("stem.pool2", wide, half),
+        keeping(conv("stem.conv1", 1, width, FRAMES, first=True), picture),
+        keeping(relu("stem.relu1", width * picture), width * picture),
+        keeping(pool("stem.pool1", width, FRAMES), 0, width * half**2),
+        keeping(conv("stem.conv2", width, wide, half), width * half**2),
+        keeping(relu("stem.relu2", wide * half**2), wide * half**2),
+        keeping(pool("stem.pool2", wide, half), 0, small),
         *blocks,
-        relu("head.relu", small),
+        keeping(relu("head.relu", small), small),
         elementwise("head.mean", small, wide * quarter),
-        linear("head.linear", wide * quarter, len(WORDS)),
-        loss(len(WORDS)),
+        keeping(linear("head.linear", wide * quarter, len(WORDS)), wide * quarter),
+        keeping(loss(len(WORDS)), len(WORDS), 1),
     )
 
 
