@@ -1,6 +1,6 @@
 """What a layer asks of its axes, answered by real ranks: tensor, sequence and context parallelism together.
 
-# B sequences, T tokens of a sequence, t those of this cp rank, D width, V vocabulary, v the part of it of this tp rank
+# B sequences, T tokens of each, t those of this cp rank, s those of this tp rank, D width, V vocabulary, v those here
 """
 
 from __future__ import annotations
@@ -25,6 +25,10 @@ class GridAxes(Axes):
         context: T of every sequence that will come; 0 where samples are no sequences (then no axis may cut tokens).
         sequence_parallel: Between cut layers, tokens are shared over the tp ranks; without effect where tp has one rank.
         device: Of the layers.
+
+    Attributes:
+        tokens: t.
+        hidden_tokens: s: the tokens of an activation between cut layers, such as a pipeline sends; t without sequence parallel.
 
     Raises:
         ModelInputError: Tokens are to be cut, and there are none or fewer than ranks.
@@ -51,7 +55,9 @@ class GridAxes(Axes):
                 "use longer sequences, fewer ranks, or cp_size 1 without sequence_parallel where samples are no sequences"
             )
         self._over_cp = causal_shares(context, cp.size)
-        self._over_tp = TokenShares.contiguous(self._over_cp.count(cp.rank), tp.size)
+        self.tokens = self._over_cp.count(cp.rank)
+        self._over_tp = TokenShares.contiguous(self.tokens, tp.size)
+        self.hidden_tokens = self._over_tp.count(tp.rank) if self.sequence_parallel else self.tokens
         self._places = self._over_cp.places(cp.rank).to(device)
 
     def take(self, tokens_BT: Tensor) -> Tensor:  # noqa: N803
@@ -66,7 +72,7 @@ class GridAxes(Axes):
         if self.tp_size == 1:
             return x
         if self.sequence_parallel:
-            self._check(x.shape[1], self._over_tp.count(self.tp_rank))
+            self._check(x.shape[1], self.hidden_tokens)
             return gather_tokens(x, self.tp, self._over_tp)
         return sum_gradients(x, self.tp)
 
@@ -75,42 +81,42 @@ class GridAxes(Axes):
         if self.tp_size == 1:
             return x
         if self.sequence_parallel:
-            self._check(x.shape[1], self._over_tp.total)
+            self._check(x.shape[1], self.tokens)
             return sum_and_scatter_tokens(x, self.tp, self._over_tp)
         return sum_values(x, self.tp)
 
-    def scatter_tokens(self, x_BTD: Tensor) -> Tensor:  # noqa: N803
+    def scatter_tokens(self, x_BtD: Tensor) -> Tensor:  # noqa: N803
         """See `Axes`."""
         if not self.sequence_parallel:
-            return x_BTD
-        self._check(x_BTD.shape[1], self._over_tp.total)
-        return scatter_tokens(x_BTD, self.tp, self._over_tp)
+            return x_BtD
+        self._check(x_BtD.shape[1], self.tokens)
+        return scatter_tokens(x_BtD, self.tp, self._over_tp)
 
     def positions(self, tokens: int) -> Tensor | None:
         """See `Axes`."""
         if self.cp_size == 1:
             return None
-        self._check(tokens, len(self._places))
+        self._check(tokens, self.tokens)
         return self._places
 
     def whole_sequence(self, x_BtHK: Tensor) -> Tensor:  # noqa: N803
         """See `Axes`."""
         if self.cp_size == 1:
             return x_BtHK
-        self._check(x_BtHK.shape[1], len(self._places))
+        self._check(x_BtHK.shape[1], self.tokens)
         return gather_tokens(x_BtHK, self.cp, self._over_cp)
 
-    def embed(self, tokens_BT: Tensor, weight_vD: Tensor, vocab: int) -> Tensor:  # noqa: N803
+    def embed(self, tokens_Bt: Tensor, weight_vD: Tensor, vocab: int) -> Tensor:  # noqa: N803
         """See `Axes`."""
         if self.tp_size == 1:
-            return super().embed(tokens_BT, weight_vD, vocab)
-        return self.leave(embed_rows(tokens_BT, weight_vD, self.mine(vocab)))
+            return super().embed(tokens_Bt, weight_vD, vocab)
+        return sum_values(embed_rows(tokens_Bt, weight_vD, self.mine(vocab)), self.tp)
 
-    def cross_entropy_sum(self, logits_NV: Tensor, targets_N: Tensor, vocab: int) -> Tensor:  # noqa: N803
+    def cross_entropy_sum(self, logits_Nv: Tensor, targets_N: Tensor, vocab: int) -> Tensor:  # noqa: N803
         """See `Axes`."""
         if self.tp_size == 1:
-            return super().cross_entropy_sum(logits_NV, targets_N, vocab)
-        return cross_entropy_sum(logits_NV, targets_N, self.mine(vocab), self.tp)
+            return super().cross_entropy_sum(logits_Nv, targets_N, vocab)
+        return cross_entropy_sum(logits_Nv, targets_N, self.mine(vocab), self.tp)
 
     def _check(self, tokens: int, wanted: int) -> None:
         # A wrong count would leave the other ranks waiting, or cut off tokens without a word.

@@ -128,17 +128,17 @@ def gather_tokens(mine: Tensor, group: Group, shares: TokenShares) -> Tensor:
 
     Every rank must do another part of the work with them: the gradients of the ranks are added up.
     """
-    found: Tensor = _Gather.apply(mine, group, shares)
+    found: Tensor = _Gather.apply(mine, group, shares)  # type: ignore[no-untyped-call]
     return found
 
 
 def sum_and_scatter_tokens(whole: Tensor, group: Group, shares: TokenShares) -> Tensor:
     """Return this rank's tokens (B, t, ...) of the sum of (B, T, ...) over the ranks: reduce-scatter; backward gathers."""
-    found: Tensor = _SumAndScatter.apply(whole, group, shares)
+    found: Tensor = _SumAndScatter.apply(whole, group, shares)  # type: ignore[no-untyped-call]
     return found
 
 
 def scatter_tokens(whole: Tensor, group: Group, shares: TokenShares) -> Tensor:
     """Return this rank's tokens of (B, T, ...), which is the same on every rank; backward gathers, so its gradient is whole."""
-    found: Tensor = _Scatter.apply(whole, group, shares)
+    found: Tensor = _Scatter.apply(whole, group, shares)  # type: ignore[no-untyped-call]
     return found

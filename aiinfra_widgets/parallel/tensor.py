@@ -50,13 +50,13 @@ def sum_gradients(x: Tensor, group: Group) -> Tensor:
     """Return `x`, any shape, whole on every rank; backward sums the ranks' gradients (Megatron's f)."""
     if not x.requires_grad:  # no gradient will ask for the sum
         return x
-    found: Tensor = _SumGradients.apply(x, group)
+    found: Tensor = _SumGradients.apply(x, group)  # type: ignore[no-untyped-call]
     return found
 
 
 def sum_values(x: Tensor, group: Group) -> Tensor:
     """Return the sum of the ranks' `x`, any shape; backward passes the gradient on (Megatron's g)."""
-    found: Tensor = _SumValues.apply(x, group)
+    found: Tensor = _SumValues.apply(x, group)  # type: ignore[no-untyped-call]
     return found
 
 
@@ -94,8 +94,9 @@ class _CrossEntropySum(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         probabilities, local, elsewhere = ctx.saved_tensors
-        hit = (~elsewhere)[:, None].to(probabilities.dtype)
-        return ((probabilities.scatter_add(1, local, -hit)) * gradient).to(ctx.dtype), None, None, None
+        found = probabilities * gradient
+        found.scatter_add_(1, local, -gradient * (~elsewhere)[:, None])
+        return found.to(ctx.dtype), None, None, None
 
 
 def cross_entropy_sum(logits_Nv: Tensor, targets_N: Tensor, columns: slice, group: Group) -> Tensor:  # noqa: N803
@@ -109,5 +110,5 @@ def cross_entropy_sum(logits_Nv: Tensor, targets_N: Tensor, columns: slice, grou
         columns: Which columns these are.
         group: The ranks that hold the others.
     """
-    found: Tensor = _CrossEntropySum.apply(logits_Nv, targets_N, columns, group)
+    found: Tensor = _CrossEntropySum.apply(logits_Nv, targets_N, columns, group)  # type: ignore[no-untyped-call]
     return found
