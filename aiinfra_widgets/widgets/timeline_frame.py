@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 #: At most so many measured and so many predicted bars are drawn.
 BARS = 2000
+#: Newest rows of the record that are looked at: several ticks, even of many ranks.
+ROWS = 20_000
 #: Centre and height of a measured and of a predicted bar, in lanes; the first lane is on top.
 MEASURED, PREDICTED = (-0.13, 0.48), (0.27, 0.2)
 #: Share of the axis that one character in a bar takes, and the number of lanes up to which a bar has room for text.
@@ -132,6 +134,7 @@ def newest_frame(timeline: Timeline, rows: pd.DataFrame) -> tuple[float, Table]:
 
     Every rank writes for itself and a moment later than another, so the very newest tick may lack some.
     """
+    rows = rows.iloc[-ROWS:]
     rows = rows[rows[timeline.end].notna() & rows[timeline.start].notna()]
     if rows.empty:
         return np.nan, np.empty((0, 5))

@@ -139,4 +139,4 @@ def look_at(reader: Any, carried: Any, state: Any = "running") -> Look:
 def test_an_experiment_without_intervals_has_no_timeline() -> None:
     from aiinfra_widgets.experiment import experiment
 
-    assert "timeline" not in Shown(experiment("training")).names
+    assert "timeline" not in Shown(experiment("serving")).names
