@@ -1,0 +1,27 @@
+"""The stages of ZeRO on 1 to 4 real ranks: the tests themselves run under mpiexec."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+from aiinfra_widgets.launch import local
+
+INNER = Path(__file__).with_name("zero_on_ranks.py")
+
+
+def test_one_to_four_replicas_that_share_their_state_train_as_one_process(repo, tmp_path):
+    argv = local.command(4, [], local.mpiexec())
+    start = argv[: argv.index("-m")]  # up to the Python; what follows is the lab's own programme
+    tests = ["-m", "pytest", str(INNER), "-x", "--timeout=240", f"--basetemp={tmp_path / 'ranks'}"]
+    done = subprocess.run(
+        [*start, "-m", "mpi4py", *tests],
+        cwd=repo,
+        env=local.environment(os.environ, 1),
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert done.stdout.count(" passed") == 4, done.stdout[-2000:]
