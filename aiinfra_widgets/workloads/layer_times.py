@@ -24,6 +24,8 @@ WAYS: tuple[Way, ...] = ("forward", "backward")
 FRESH_BYTES = 2**25
 #: Channels below which the probed convolutions owe nobody a gradient of their input, as a net's first does.
 FIRST_CHANNELS = 8
+#: Channels that a convolution has at most, as a mean of its inputs and outputs, for the probes of narrow ones.
+MOST_CHANNELS = 32
 #: Of a layer that does not say over how many numbers it takes a mean.
 NORM_WIDTH = 256
 
@@ -93,7 +95,7 @@ class LayerTimes(Calibrated):
             "activation": lambda layer, task, b, way: self._way("activation", way).time_s(layer.out_elements * b),
             "gelu": lambda layer, task, b, way: self._way("gelu", way).time_s(layer.out_elements * b),
             "add": lambda layer, task, b, way: self._way("add", way).time_s(layer.out_elements * b),
-            "elementwise": lambda layer, task, b, way: self._way("elementwise", way).time_s(_most(layer) * b),
+            "elementwise": self._elementwise_s,
             "pool": lambda layer, task, b, way: self._way("pool", way).time_s(layer.in_elements * b),
             "flatten": lambda layer, task, b, way: self.chain[1] / 4 + (self.chain[0] if way == "backward" else 0.0),
             "loss": self._loss_s,
@@ -133,10 +135,12 @@ class LayerTimes(Calibrated):
         return found
 
     def _conv_s(self, layer: Layer, task: Task | None, b: Any, way: Way) -> Any:
-        d, probed = layer.dims, self.machine.need("conv")[0].at["pixels"]
+        d = layer.dims
+        name = "conv_wide" if d["in_channels"] * d["out_channels"] > MOST_CHANNELS**2 else "conv"
+        probed = self.machine.need(name)[0].at["pixels"]
         # A kernel other than 3 x 3 is taken as one of 3 x 3 with as much arithmetic.
         inputs = d["in_channels"] * (d["kernel"] / 3) ** 2
-        return self._way("conv", way).time_s(inputs, d["out_channels"], b * d["height"] * d["width"] / probed)
+        return self._way(name, way).time_s(inputs, d["out_channels"], b * d["height"] * d["width"] / probed)
 
     def _attention_s(self, layer: Layer, task: Task | None, b: Any, way: Way) -> Any:
         heads, width, tokens = (layer.dims[k] for k in ("heads", "width", "tokens"))
@@ -154,7 +158,14 @@ class LayerTimes(Calibrated):
         return self._way("interaction", way).time_s(layer.dims["vectors"], layer.dims["width"], b)
 
     def _norm_s(self, layer: Layer, task: Task | None, b: Any, way: Way) -> Any:
-        return self._way("norm", way).time_s(layer.dims.get("width", NORM_WIDTH), layer.out_elements * b)
+        # A norm has a gain and a shift for each of the numbers that it takes together.
+        width = layer.dims.get("width") or (layer.params + layer.fixed_params) // 2 or NORM_WIDTH
+        return self._way("norm", way).time_s(width, layer.out_elements * b)
+
+    def _elementwise_s(self, layer: Layer, task: Task | None, b: Any, way: Way) -> Any:
+        # Facts may say that the layer is several operations in a row, and over how many numbers each.
+        elements = layer.dims.get("elements") or max(layer.in_elements, layer.out_elements)
+        return layer.dims.get("operations", 1) * self._way("elementwise", way).time_s(elements * b)
 
     def _loss_s(self, layer: Layer, task: Task | None, b: Any, way: Way) -> Any:
         outputs, rows = layer.dims["outputs"], b * layer.dims.get("rows", 1)
@@ -172,7 +183,7 @@ class LayerTimes(Calibrated):
 
     def _fresh_s(self, layer: Layer, b: Any, way: Way) -> Any:
         """Return seconds for which the system clears the pages of a tensor that is too large to be kept for reuse."""
-        elements: Any = layer.out_elements * b
+        elements: Any = max(layer.out_elements, layer.in_elements if layer.kind == "loss" else 0) * b
         if way == "backward":
             elements = np.maximum(layer.in_elements * b, 0 if layer.frozen else layer.params)
         size = elements * FLOAT_BYTES
@@ -186,6 +197,7 @@ class LayerTimes(Calibrated):
 AXES = {
     "linear": ("width", "batch"),
     "conv": ("inputs", "outputs", "batch"),
+    "conv_wide": ("inputs", "outputs", "batch"),
     "attention": ("head_tokens", "tokens", "head"),
     "embedding": ("rows", "width", "params"),
     "interaction": ("vectors", "width", "batch"),
@@ -199,10 +211,6 @@ AXES = {
     "squared_error": ("batch",),
     "logistic": ("batch",),
 }
-
-
-def _most(layer: Layer) -> int:
-    return max(layer.in_elements, layer.out_elements)
 
 
 def _gradients(layer: Layer) -> float:

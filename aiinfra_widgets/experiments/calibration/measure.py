@@ -107,7 +107,8 @@ class Probes(Program):
     def _repeat(self, probe: Probe, comm: MPI.Intracomm, share_s: float) -> list[tuple[float, ...]]:
         """Repeat a probe for its share of the time, the same number of times on every rank that takes part."""
         once = probe.setup(comm)
-        once()  # warm up: allocate, choose kernels
+        if probe.warm_up:
+            once()  # allocate, choose kernels
         comm.Barrier()
         begun = time.perf_counter()
         found = [once()]

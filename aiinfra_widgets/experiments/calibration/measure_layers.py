@@ -21,11 +21,12 @@ from .measure_probes import BOTH_WAYS, ELEMENTS, PIXELS, Once, Probe, Setup, aft
 BATCHES = (16, 64, 256, 1024)
 WIDTHS = (1, 8, 64, 256, 1024)
 #: Layers that are not square, against the square one of as much arithmetic: sqrt(in * out), out / in, rows.
-SHAPED_WIDTHS, ASPECTS, SHAPED_ROWS = (32, 128, 512), (1 / 256, 1 / 16, 16, 256), (64, 1024)
+SHAPED_WIDTHS, ASPECTS, SHAPED_ROWS = (32, 128, 512), (1 / 256, 1 / 16, 16, 256), (64, 512)
 CONV_INPUTS, CONV_OUTPUTS = (1, 8, 32), (8, 32)
+WIDE_CHANNELS, WIDE_BATCHES = (32, 128), (4, 32)
 NORM_WIDTHS = (64, 512)
 #: Attention over so many tokens of all heads and samples together, in sequences so long, with heads so wide.
-ATTENTION_TOKENS, SEQUENCES, HEAD_WIDTHS = (1024, 8192), (16, 64, 256, 1024), (16, 64)
+ATTENTION_TOKENS, SEQUENCES, HEAD_WIDTHS = (1024, 4096), (16, 64, 256, 1024), (16, 64)
 LOOKUPS, TABLE_WIDTHS, TABLES = (64, 512, 4096), (16, 256), (2**12, 2**17, 2**21)
 VECTORS, VECTOR_WIDTHS, VECTOR_BATCHES = (4, 16), (8, 64), (16, 64, 256)
 CLASSES, LOSS_ROWS = (2, 10, 64, 1024, 4096), (16, 128, 1024)
@@ -72,7 +73,9 @@ def _dense(inputs: int, outputs: int, rows: int) -> Setup:
 
 
 def _conv() -> Iterator[Probe]:
-    for inputs, outputs, batch in product(CONV_INPUTS, CONV_OUTPUTS, BATCHES):
+    few = (("conv", *at) for at in product(CONV_INPUTS, CONV_OUTPUTS, BATCHES))
+    many = (("conv_wide", *at) for at in product(WIDE_CHANNELS, WIDE_CHANNELS, WIDE_BATCHES))
+    for name, inputs, outputs, batch in (*few, *many):
 
         def setup(_: MPI.Intracomm, inputs: int = inputs, outputs: int = outputs, batch: int = batch) -> Once:
             # A net's first convolution sees an image of few channels and owes nobody a gradient.
@@ -80,7 +83,7 @@ def _conv() -> Iterator[Probe]:
             return both_ways(nn.Conv2d(inputs, outputs, 3, padding=1), x)
 
         at = {"inputs": inputs, "outputs": outputs, "pixels": PIXELS**2, "batch": batch}
-        yield _layer("conv", at, setup, "3 x 3 convolution")
+        yield _layer(name, at, setup, "3 x 3 convolution")
 
 
 def _by_elements() -> Iterator[Probe]:

@@ -39,6 +39,7 @@ class Probe:
         work: Divided by the time where the unit is a rate; 0 where the unit is "s".
         parts: Names of what `setup`'s function times, where that is more than one thing.
         least: Repeats in one round, however long they take.
+        warm_up: Whether the first repeat is not counted; False where `setup`'s function warms up by itself.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Probe:
     how: str = ""
     parts: tuple[str, ...] = ("",)
     least: int = 3
+    warm_up: bool = True
 
     def figure(self, times: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """Turn seconds into the probe's unit."""

@@ -26,7 +26,7 @@ MESSAGE_BYTES = (2**6, 2**12, 2**17, 2**21, 2**25)
 LOCKSTEP_S = (6e-5, 4e-4, 2e-3, 10e-3)
 LOCKSTEP_BYTES = (2**9, 2**16, 2**22)
 #: Several time slices of a system's scheduler, so that ranks without a core of their own take turns.
-SHARED_S = 20e-3
+SHARED_S = 10e-3
 _TAG = 11
 
 Buffer = np.ndarray[Any, np.dtype[np.float32]]
@@ -187,7 +187,7 @@ def _lockstep(node: Node, n: int, unit_s: float) -> Iterator[Probe]:
 
         at = {"ranks": n, "alone_s": alone_s, "bytes": size}
         how = "per step, several in a row"
-        yield Probe("lockstep", at, setup, n, how=how, parts=("compute", "wait", "comm"), least=2)
+        yield Probe("lockstep", at, setup, n, how=how, parts=("compute", "wait", "comm"), least=2, warm_up=False)
 
 
 def _unit_time_s(comm: MPI.Intracomm) -> float:
@@ -208,7 +208,7 @@ def _unit_time_s(comm: MPI.Intracomm) -> float:
 
 def _lockstep_once(node: Node, comm: MPI.Intracomm, units: int, size: int, long: bool) -> Once:
     n, work = comm.size, unit_of_work()
-    in_a_row, first = (5, 1) if long else (12, 4)  # the first ones after a barrier begin together, as steps do not
+    in_a_row, first = (4, 1) if long else (12, 4)  # the first ones after a barrier begin together, as steps do not
     flat = FlatBuffers([nn.Parameter(torch.zeros(size // 4))], tail=2 + 2 * n, device=torch.device("cpu"))
 
     def once() -> tuple[float, ...]:
