@@ -52,7 +52,7 @@ LIGHT_FILES = (
         "workloads/calibrated.py",
         "workloads/step_times.py",
     ),
-    *("workloads/*_facts.py", "workloads/*_data.py", "ranks/__init__.py", "parallel/__init__.py"),
+    *("workloads/*_facts.py", "workloads/*_data.py", "ranks/__init__.py", "parallel/__init__.py", "parallel/plan.py"),
 )
 LAZY = ("pynvml",)
 #: `models` are pure: nothing that reads, writes, waits, draws by chance or looks at the machine. A simulation from a seed

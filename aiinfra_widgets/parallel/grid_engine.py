@@ -18,7 +18,7 @@ from torch import Tensor
 from ..models.rank_grid import share
 from ..models.schedules import DATA, UPDATE, order
 from ..workloads.parts import Part, stages
-from .engine import Ask, Done, Engine, Job, Judged
+from .engine import Ask, Done, Engine, Job, Judged, floats
 from .grid_axes import GridAxes
 from .groups import MpiGroup, split
 from .hooks import Hooks
@@ -28,7 +28,7 @@ from .pipeline import Pipeline, Shape
 from .plan import Plan
 from .report import Report, Split
 from .stores import make_store
-from .units import Unit, build
+from .units import build
 
 #: Samples that one evaluation pass takes at most, over all replicas.
 EVALUATION_BATCH = 512
@@ -45,13 +45,14 @@ class GridEngine(Engine):
         self.cp = self._group("cp", "cp")
         self.data = self._group("data", "dp", "cp")
         self.pp = self._group("pp", "pp")
-        self.axes = GridAxes(self.tp, self.cp, sequence_parallel=plan.sequence_parallel)
+        context, split_tokens = job.work.net.context, plan.sequence_parallel
+        self.axes = GridAxes(self.tp, self.cp, context=context, sequence_parallel=split_tokens, device=job.device)
         parts = job.work.net.parts
         cuts = stages([p.cost for p in parts], grid.pp_size * plan.chunks)
         mine = [parts[cuts[c * grid.pp_size + self.place["pp"]]] for c in range(plan.chunks)]
         self.chunks = [build(chunk, self.axes, job.device, job.dtype) for chunk in mine]
         self.units = [unit for chunk in self.chunks for unit in chunk]
-        self.store = make_store(plan, self.units, self.data, self.tp, job.optimizer, job.device, job.dtype)
+        self.store = make_store(plan, self.units, self.data, self.tp, self.cp, job.optimizer, job.device, job.dtype)
         self.replicated = grid.dp_size == grid.world_size and self.store.replicated
         self.hooks = Hooks(self.store, self.units, recompute=plan.recompute, compiled=plan.compile)
         self.report = Report(comm, grid)
@@ -114,8 +115,8 @@ class GridEngine(Engine):
         parts = [mine[share(len(mine), plan.num_microbatches, i)] for i in range(plan.num_microbatches)]
         first, last = self.place["pp"] == 0, self.place["pp"] == plan.grid.pp_size - 1
         self._targets = [self._tokens(y[p]) for p in parts] if last else []
-        # Stages in between never look at the data; they need to know how many samples come.
-        return [self._tokens(x[p]) if first else x[p[:0]].expand(0, *x.shape[1:]) if not len(p) else x[p] for p in parts]
+        # Later stages never look at the inputs; they need to know how many samples come.
+        return [self._tokens(x[p]) if first else p for p in parts]
 
     def _tokens(self, batch: Tensor) -> Tensor:
         return self.axes.take(batch) if self.job.work.net.sequence_dim else batch
@@ -147,8 +148,11 @@ class GridEngine(Engine):
         scores, targets = [], []
         mine = share(len(x), grid.dp_size, self.place["dp"])
         counted = self.place["tp"] == 0
-        for at in range(mine.start, mine.stop, EVALUATION_BATCH):
-            rows = slice(at, min(at + EVALUATION_BATCH, mine.stop))
+        # As many passes on every replica: with sharded parameters each pass is a collective over them.
+        passes = -(-len(x) // (grid.dp_size * EVALUATION_BATCH))
+        for i in range(passes):
+            part = share(mine.stop - mine.start, passes, i)
+            rows = slice(mine.start + part.start, mine.start + part.stop)
             outputs = self.pipeline.outputs(self._tokens(x[rows]))
             if outputs is None:
                 continue
@@ -188,31 +192,29 @@ class GridEngine(Engine):
         return split(self.comm, name, ranks, self.ledger, self.job.link, self.plan.algorithm)
 
     def _hidden(self, chunks: list[tuple[Part, ...]]) -> list[Shape]:
-        """Return shape of one sample and type of what each virtual stage receives, as this rank's axes cut it."""
-        from torch._subclasses.fake_tensor import FakeTensorMode
+        """Return shape of one sample and type of what each virtual stage receives, as this rank's axes cut it.
 
+        One sample goes through the whole net for that; of a sequence, one token is enough.
+        """
         if len(chunks) == 1:
-            return [((), torch.float32)]
+            return [((), self.job.dtype)]
         found: list[Shape] = []
-        with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad(), self._autocast()():
-            from ..workloads.parts import assemble
-
-            x = self.job.train[0]
-            value = torch.zeros((1, *x.shape[1:]), dtype=x.dtype)
+        whole, x = self.job.work.module, self.job.train[0]
+        first = next(whole.parameters())
+        value = floats(x[:1, :1] if self.job.work.net.sequence_dim else x[:1], first.dtype).to(first.device)
+        with torch.no_grad(), self._autocast()():
             for chunk in chunks:
-                found.append((self._local(tuple(value.shape[1:])), value.dtype))
-                value = assemble(chunk, _ALONE).to(self.job.dtype)(value)
+                dtype = self.job.dtype if value.dtype == first.dtype else value.dtype
+                found.append((self._local(tuple(value.shape[1:])), dtype))
+                for part in chunk:
+                    value = whole.get_submodule(part.name)(value)
         return found
 
     def _local(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return a sample's shape on this rank: sequence and context parallel hold some of its tokens."""
         if not self.job.work.net.sequence_dim or not shape:
             return shape
-        tokens = self.axes.tokens(shape[0])
-        if self.plan.sequence_parallel:
-            mine = share(tokens, self.tp.size, self.tp.rank)
-            tokens = mine.stop - mine.start
-        return (tokens, *shape[1:])
+        return (self.axes.hidden_tokens, *shape[1:])
 
     def _autocast(self) -> Callable[[], AbstractContextManager[None]]:
         if self.plan.precision != "bf16":

@@ -137,7 +137,9 @@ class Pipeline:
 
     def _receive(self, stage: int, number: int, samples: int, *, backward: bool) -> Tensor:
         shape, dtype = self.hidden[stage]
-        device = next((p.parameter.device for units in self.chunks for u in units for p in u.placed), torch.device("cpu"))
+        device = next(
+            (p.parameter.device for units in self.chunks for u in units for p in u.placed), torch.device("cpu")
+        )
         tensor = torch.empty((samples, *shape), dtype=dtype, device=device)
         self._take(tensor, stage, number, backward=backward)
         return tensor

@@ -1,4 +1,4 @@
-"""A net's parameters, gradients and momentum as flat buffers.
+"""A net's parameters, gradients and optimiser state as flat buffers.
 
 # P parameters, n active ranks
 """
@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,20 +18,27 @@ WRAP = 2**20  # whole numbers up to here, and their differences, are exact in fl
 
 
 class FlatBuffers:
-    """Parameters, gradients and momentum as three flat float32 buffers that the module's tensors are views of.
+    """Flat float32 buffers of P elements each, on the device, that the module's tensors are views of.
 
     Attributes:
-        parameters, gradients, momentum: P elements, on the device.
+        parameters, gradients: What the module's parameters and their gradients are views of.
+        optimizer_state: Tensors of the optimiser, by name, zeros at first.
         tail_host: 2 + 2n elements right behind the gradients, in host memory: loss, ballot, n coarse and n fine arrival times.
     """
 
-    def __init__(self, parameters: list[torch.nn.Parameter], tail: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        parameters: list[torch.nn.Parameter],
+        tail: int,
+        device: torch.device,
+        state_names: Sequence[str] = ("momentum",),
+    ) -> None:
         ordered = parameters[::-1]  # backward finishes the last layer first
         size = sum(p.numel() for p in ordered)
         self.size, self.tail = size, tail
         pinned = device.type == "cuda"
         self.parameters = torch.empty(size, device=device)
-        self.momentum = torch.zeros(size, device=device)
+        self.optimizer_state = {name: torch.zeros(size, device=device) for name in state_names}
         whole = torch.zeros(size + tail, pin_memory=pinned)
         self._whole = whole.numpy()
         self.gradients_host_tensor = whole[:size]
@@ -45,9 +53,16 @@ class FlatBuffers:
             p.grad = self.gradients[part].view_as(p)
             self.slices.append((p, part))
             at = part.stop
-        host = device.type == "cpu"
-        self.parameters_host = self.parameters.numpy() if host else np.empty(size, np.float32)
-        self.momentum_host = self.momentum.numpy() if host else np.empty(size, np.float32)
+
+    @property
+    def momentum(self) -> torch.Tensor:
+        """The optimiser's tensor of that name."""
+        return self.optimizer_state["momentum"]
+
+    @property
+    def state(self) -> dict[str, torch.Tensor]:
+        """What a checkpoint or a newcomer needs: the parameters, and the optimiser's tensors."""
+        return {"parameters": self.parameters, **self.optimizer_state}
 
     def reduced(self, n: int) -> np.ndarray[Any, np.dtype[np.float32]]:
         """The part of the buffer that n ranks sum: gradients, loss, arrival times. Contiguous float32."""
@@ -73,13 +88,3 @@ class FlatBuffers:
         coarse = (tail[2 : 2 + n] - tail[2 + rank] + WRAP / 2) % WRAP - WRAP / 2
         later = coarse * COARSE_S + (tail[2 + n : 2 + 2 * n] - tail[2 + n + rank])
         return float(tail[0]), int(tail[1]), float(later.max())
-
-    def stage_state(self) -> None:
-        """Copy the state from the device to host memory."""
-        self.parameters_host[:] = self.parameters.cpu().numpy()
-        self.momentum_host[:] = self.momentum.cpu().numpy()
-
-    def unstage_state(self) -> None:
-        """Copy the state from host memory to the device."""
-        self.parameters.copy_(torch.from_numpy(self.parameters_host))
-        self.momentum.copy_(torch.from_numpy(self.momentum_host))

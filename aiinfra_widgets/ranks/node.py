@@ -119,6 +119,12 @@ class Program(ABC):
     def advance(self) -> Mapping[str, float] | None:
         """Do one tick on all active nodes and return what was measured, or None when there is nothing left to do."""
 
+    def gather(self) -> None:  # noqa: B027 - replicas have nothing to collect
+        """Make `state()` whole on every active node, before a checkpoint; each of them calls it at the same boundary."""
+
+    def leave(self, spec: Spec, *, regrouped: bool) -> None:  # noqa: B027 - as above
+        """Active nodes are about to take up `spec`; `regrouped`: with other members. Make `state()` whole while all can be asked."""
+
     def accept(self, spec: Spec) -> None:  # noqa: B027 - most programmes take whatever the Spec allows
         """Refuse, by raising a LabError, a change of `spec` that only the programme can see to be impossible."""
 

@@ -198,6 +198,7 @@ class Runtime:
         for verb, arguments in plan.verbs:
             self.program.act(verb, arguments)
         if plan.checkpoint or plan.end or plan.relaunch:
+            self.program.gather()
             self._checkpoint(plan)
         if plan.end:
             self._acknowledge(plan, begun_s)
@@ -222,6 +223,8 @@ class Runtime:
                 if node not in old:
                     send_json(self.node.world, asdict(plan), node, JOIN)
         self.spec, self.members = self.exp.spec.make(plan.spec), plan.members
+        if self.node.comm != MPI.COMM_NULL:
+            self.program.leave(self.spec, regrouped=plan.members != old)
         if plan.members == old:
             self.program.join(self.spec)
         else:
@@ -323,6 +326,8 @@ class Runtime:
     # --- the end ------------------------------------------------------------------------------------------------
     def _finish(self, state: str, message: str, **more: Any) -> str:
         """Write the outcome, then wake the idle nodes so that they return too."""
+        if state == "done":
+            self.program.gather()
         self.program.close()
         self.samples.flush()
         self.meter.read(force=True)

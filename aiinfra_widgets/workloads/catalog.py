@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..errors import UnknownNameError, near
+from . import clicks_facts, image_facts, language_facts, physics_facts, speech_facts
 from .facts import Layer, WorkloadFacts, perceptron, small_cnn
 
 
@@ -116,7 +117,8 @@ _ROWS = (
         sizable=True,
     ),
 )
-_CATALOG = {row.name: row for row in _ROWS}
+_FAMILIES = (image_facts, language_facts, speech_facts, clicks_facts, physics_facts)
+_CATALOG = {row.name: row for row in (*_ROWS, *(row for family in _FAMILIES for row in family.ROWS))}
 
 
 def names() -> tuple[str, ...]:

@@ -71,11 +71,12 @@ class Trainer:
         torch.set_num_threads(1)
         self.work = nets.load(spec.workload, seed=spec.seed, cache=node.cache)
         self.flat = FlatBuffers(list(self.work.module.parameters()), 2 + 2 * node.world.size, torch.device("cpu"))
-        self._fresh, self._link = self.flat.parameters_host.copy(), node.link
+        self._fresh, self._link = self.flat.parameters.clone(), node.link
 
     def reset(self) -> None:
         """Begin a job: the initial parameters, no momentum."""
-        self.flat.parameters_host[:], self.flat.momentum_host[:] = self._fresh, 0.0
+        self.flat.parameters.copy_(self._fresh)
+        self.flat.momentum.zero_()
 
     def step(self, among: Members, seed: int, batch: int, word: Word) -> tuple[float, Word]:
         """Do one step on all members; return the loss and the leader's word."""
@@ -115,7 +116,8 @@ class Task:
         self.loss, self.steps = float("nan"), 0
         if self.path.exists():
             state = load_file(self.path)
-            trainer.flat.parameters_host[:], trainer.flat.momentum_host[:] = state["parameters"], state["momentum"]
+            for name, tensor in trainer.flat.state.items():
+                tensor.numpy()[:] = state[name]
             self.steps_left, self.steps = float(state["counts"][0]), int(state["counts"][1])
         self._due_s = self.saved_s = time.monotonic()
 
@@ -144,7 +146,7 @@ class Task:
         part = self.path.with_suffix(".part")
         flat = self.trainer.flat
         counts = np.array([self.steps_left, self.steps])
-        save_file({"parameters": flat.parameters_host, "momentum": flat.momentum_host, "counts": counts}, part)
+        save_file({**{name: tensor.numpy() for name, tensor in flat.state.items()}, "counts": counts}, part)
         part.replace(self.path)
         self.saved_s = time.monotonic()
 

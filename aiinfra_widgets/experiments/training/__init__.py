@@ -1,4 +1,4 @@
-"""Data-parallel training: predicted from calibration, run on MPI ranks, changed while it runs."""
+"""Training under any plan: predicted from calibration, run on MPI ranks, changed while it runs."""
 
 from __future__ import annotations
 
@@ -7,27 +7,36 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ...experiment import Curve, Experiment, Spec
+from ...experiment import Curve, Experiment, Spec, Timeline
 from ...machine.profile import Machine
+from ...models.schedules import KINDS
 from ...quantities import Prediction, Value
 from .spec import TrainingSpec
 
 
 class Training(Experiment):
-    """Synchronous data-parallel training."""
+    """Training, distributed over nodes by replicas, layers, stages, sequences or shards."""
 
     name: ClassVar[str] = "training"
-    title: ClassVar[str] = "Data-parallel training"
+    title: ClassVar[str] = "Training"
     spec: ClassVar[type[Spec]] = TrainingSpec
-    program: ClassVar[str] = "aiinfra_widgets.experiments.training.measure:DataParallel"
+    program: ClassVar[str] = "aiinfra_widgets.experiments.training.measure:Trainer"
     compared: ClassVar[tuple[str, ...]] = (
         "step_time_s", "compute_time_s", "exposed_comm_time_s", "straggler_wait_time_s", "samples_per_s", "energy_per_step_j",
     )  # fmt: skip
     parts: ClassVar[tuple[str, ...]] = (
-        "data_time_s", "compute_time_s", "exposed_comm_time_s", "straggler_wait_time_s", "injected_time_s", "runtime_time_s",
+        "data_time_s", "compute_time_s", "exposed_comm_time_s", "straggler_wait_time_s", "bubble_time_s", "injected_time_s",
+        "runtime_time_s",
     )  # fmt: skip
     curves: ClassVar[tuple[Curve, ...]] = (Curve("nodes", "samples_per_s", relative=True),)
     live_series: ClassVar[tuple[str, ...]] = ("step_time_s", "samples_per_s", "loss")
+    records: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "operations": ("tick", "rank", "kind", "microbatch", "start_s", "end_s")
+    }
+    timeline: ClassVar[Timeline | None] = Timeline(
+        "operations", lane="rank", label="kind", start="start_s", end="end_s", lanes="Node", bars="Operation",
+        frame="tick", kinds=KINDS, detail="microbatch", details="Micro-batch",
+    )  # fmt: skip
 
     def predict(self, spec: Spec, machine: Machine, **over: Any) -> Prediction:
         """See `predict.predict`."""

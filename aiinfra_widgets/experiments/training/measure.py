@@ -1,10 +1,7 @@
-"""Data-parallel training on real ranks. Parameters, gradients and momentum are each one flat buffer.
+"""Training on real ranks: the batch of each step, the engine that takes it, and what passes from one engine to the next.
 
-The gradient buffer is laid out in the order in which backward finishes (last layer first), so that a bucket is a slice.
-Its tail carries what would otherwise cost messages of their own: the loss, the number of samples, and when each rank
-arrived - which splits the time of an all-reduce into waiting for the slowest and moving bytes, without a barrier.
-
-# P parameters, n active ranks, B samples of this rank
+The whole state - parameters and the optimiser's tensors, each one flat vector in the order of `parallel.layout` - is the same
+whatever the plan. When ranks or plan change, the old engine hands it over and the new one takes its share.
 """
 
 from __future__ import annotations
@@ -13,7 +10,7 @@ import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -22,20 +19,23 @@ from torch import Tensor
 
 from ...errors import DataError, LabError
 from ...experiment import Spec
-from ...ranks import nccl
-from ...ranks.buffers import FlatBuffers
-from ...ranks.collectives import allreduce
+from ...parallel.engine import Ask, Done, Engine, Job, floats
+from ...parallel.flat_engine import FlatEngine
+from ...parallel.layout import Layout, Whole
+from ...parallel.optimizer import Optimizer
+from ...parallel.plan import Plan
 from ...ranks.node import Arrays, Node, Program
-from ...ranks.overlap import Overlap
 from ...workloads import nets
 from .spec import TrainingSpec
 
 #: Epochs of small data take milliseconds: those of this time are told together, the last one's number with them.
 EPOCHS_EVERY_S = 0.2
+#: Ticks of a segment after which one is traced first: the warm-up is over.
+TRACED_FIRST = 6
 
 
-class DataParallel(Program):
-    """One rank's replica: its slice of the batch, its flat buffers, the all-reduce between backward and update."""
+class Trainer(Program):
+    """One rank's part of the training."""
 
     agrees: ClassVar[bool] = True
 
@@ -48,28 +48,59 @@ class DataParallel(Program):
         self.work = nets.load(
             spec.workload, seed=spec.seed, width=spec.width, depth=spec.depth, data_dir=data_dir, cache=node.cache
         )
-        self.net = self.work.module.to(self.device)
-        self.train = tuple(t.to(self.device) for t in self.work.train)
-        self.test = tuple(t.to(self.device) for t in self.work.test)
-        self.flat = FlatBuffers(list(self.net.parameters()), tail=2 + 2 * node.world.size, device=self.device)
+        dtype = torch.float64 if spec.precision == "float64" else torch.float32
+        optimizer = Optimizer.make(spec.rule, spec.momentum, spec.weight_decay)
+        self.test = tuple(floats(t, dtype).to(self.device) for t in self.work.test)
+        train = floats(self.work.train[0], dtype).to(self.device), floats(self.work.train[1], dtype).to(self.device)
+        layout = Layout.of(self.work.module)
+        self.job = Job(self.work, layout, optimizer, self.device, dtype, node.link, train)
         self.accept(spec)
+        self.engine: Engine | None = None
+        self._flat: FlatEngine | None = None
+        self._whole: Whole | None = None
+        if spec.plan(spec.nodes).is_plain:
+            self._flat = FlatEngine(self.job, node.world.size)
+        else:
+            self._whole = layout.empty(optimizer.state_names, dtype)
+            self._whole["parameters"].copy_(layout.flatten(self.work.module, dtype))
+        self._plan: Plan | None = None
+        self._traced_at = 0
+        self._traced: Done | None = None
         self._order: Tensor | None = None
         self._epoch = -1
+        self._loss = 0.0
         self._epoch_losses: list[float] = []
         self._epoch_means: list[float] = []
         self._epoch_said_s = 0.0
-        self._overlap: Overlap | None = None
-        self._nccl: nccl.NcclSum | None = None
-        self._staged = False
-        self._share = slice(0, 0)
 
     # --- what the runtime asks ----------------------------------------------------------------------------------
+    @property
+    def replicated(self) -> bool:  # type: ignore[override]
+        """Survivors of a dead rank go on where each holds everything, and has it in place."""
+        return self._flat is not None
+
     def state(self) -> Arrays:
-        """Parameters and momentum, P float32 each."""
-        if self.device.type != "cpu" and not self._staged:
-            self.flat.stage_state()
-            self._staged = True
-        return {"parameters": self.flat.parameters_host, "momentum": self.flat.momentum_host}
+        """Return the whole state, P numbers each; current after `gather` and until the next step, or always where it is flat."""
+        if self._flat is not None and self.device.type == "cpu":
+            return {name: tensor.numpy() for name, tensor in self._flat.whole().items()}
+        if self._whole is None:
+            self._whole = self._flat.whole() if self._flat else self._empty()
+        return {name: tensor.numpy() for name, tensor in self._whole.items()}
+
+    def gather(self) -> None:
+        """Collect the whole state on every active rank, where each has a share of it only."""
+        if self._whole is None and self.engine is not None and self.engine is not self._flat:
+            self._whole = self.engine.whole()
+
+    def leave(self, spec: Spec, *, regrouped: bool) -> None:
+        """Hand the state over before ranks or plan change, while everybody can still be asked for his share."""
+        assert isinstance(spec, TrainingSpec)
+        if self.engine is None or (self.engine is self._flat and self.spec.plan(self.node.size).is_plain):
+            return
+        if regrouped or spec.plan(spec.nodes) != self._plan:
+            self.gather()
+            self.engine.close()
+            self.engine = None
 
     def accept(self, spec: Spec) -> None:
         """Refuse a batch that the person's own archive is too small for.
@@ -78,74 +109,50 @@ class DataParallel(Program):
             DataError: With the number of samples there are.
         """
         assert isinstance(spec, TrainingSpec)
-        if spec.global_batch > len(self.train[0]):
-            found = f"{spec.data_dir or spec.workload} holds {len(self.train[0])} training samples"
+        if spec.global_batch > len(self.job.train[0]):
+            found = f"{spec.data_dir or spec.workload} holds {len(self.job.train[0])} training samples"
             raise DataError(f"global_batch: got {spec.global_batch}; {found}; choose at most that")
 
     def join(self, spec: Spec) -> None:
-        """Take the slice of the batch that belongs to this rank now."""
+        """Take this rank's place under the plan, and its share of the state where the plan is another one."""
         assert isinstance(spec, TrainingSpec)
         self.spec, node = spec, self.node
-        if self._staged:
-            self.flat.unstage_state()
-        self._share = slice(
-            spec.global_batch * node.rank // node.size, spec.global_batch * (node.rank + 1) // node.size
-        )
         node.link.latency_s, node.link.bandwidth_bytes_per_s = spec.link_latency_s, spec.link_bandwidth_bytes_per_s
-        if self._overlap:
-            self._overlap.remove()
-        wanted = spec.overlap and node.size > 1 and self.device.type == "cpu"
-        self._overlap = Overlap(node.comm, self.flat, node.link, spec.algorithm, spec.bucket_bytes) if wanted else None
-        if self._nccl:
-            self._nccl.close()
-        direct = (
-            self.device.type == "cuda"
-            and node.size > 1
-            and not node.link.active
-            and nccl.possible(node.comm, self.device)
-        )
-        self._nccl = nccl.NcclSum(node.comm, self.device) if direct else None
+        self._traced_at = self.tick + TRACED_FIRST
+        plan = spec.plan(node.size)
+        if plan.is_plain and self._flat is not None:
+            if self.device.type != "cpu" and self._whole is not None:
+                self._flat.load(self._whole)
+            self._flat.join(plan, node.comm)
+            self.engine, self._plan, self._whole = self._flat, plan, None
+        elif self.engine is None or plan != self._plan:
+            self._change_engine(plan)
 
     def advance(self) -> Mapping[str, float] | None:
-        """One step: data, forward and backward, all-reduce, update."""
-        spec, node, flat = self.spec, self.node, self.flat
+        """One step: data, forward and backward, what the plan sends, update."""
+        spec, node = self.spec, self.node
         if self.tick >= spec.steps:
             return None
-        clock, self._staged = time.perf_counter, False
-        t0 = clock()
-        x, y = self._batch()
-        t1 = clock()
-        flat.gradients.zero_()
-        if self._overlap:
-            self._overlap.arm()
-        loss = self.work.loss_sum(self.net(x), y) / spec.global_batch
-        loss.backward()
-        self._sync_device()
-        t2 = clock()
-        slowed_s = self._slow_down(t2 - t1)
-        arrived = t2 + slowed_s
-        flat.put_tail(node.rank, node.size, float(loss.detach()), node.ballot, time.monotonic())
-        sent = self._overlap.finish() if self._overlap else self._reduce()
-        t3 = clock()
-        self._update()
-        self._sync_device()
+        assert self.engine is not None
+        self._whole = None
+        begun_s = time.perf_counter()
+        index = self._index()
+        slow = spec.slow_factor if spec.slow_node == node.rank else 1.0
+        tracing = bool(spec.trace_every) and self.tick + 1 >= self._traced_at
+        fetched_s = time.perf_counter() - begun_s
+        done = self.engine.step(Ask(index, self.tick + 1, spec.rate, node.ballot, slow, tracing))
         self.tick += 1
-        t4 = clock()
-        global_loss, node.verdict, latest_s = flat.read_tail(node.rank, node.size)
-        during_s, link_s = t3 - arrived, node.link.take()
-        wait_s = min(max(latest_s, 0.0), during_s)
-        # A bandwidth or latency that was injected is not communication of this machine: it is shown as what it is.
-        link_s = min(link_s, during_s - wait_s)
-        exposed_s = during_s - wait_s - link_s
-        return {
-            "step_time_s": t4 - t0, "data_time_s": t1 - t0, "compute_time_s": (t2 - t1) + (t4 - t3), "exposed_comm_time_s": exposed_s,
-            "straggler_wait_time_s": wait_s, "injected_time_s": slowed_s + link_s, "sent_bytes": float(sent), "loss": global_loss,
-            **self._device_memory(),
-        }  # fmt: skip
+        self._loss, node.verdict = done.loss, done.verdict
+        done.sample["data_time_s"] += fetched_s
+        done.sample["step_time_s"] += fetched_s
+        self._traced = done if tracing else None
+        return done.sample
 
     def between(self) -> None:
-        """Close an epoch; look at held-out data now and then: every rank takes its share of it."""
-        self._epoch_losses.append(float(self.flat.tail_host[0]))
+        """Write a traced step; close an epoch; look at held-out data now and then: every rank takes its share of it."""
+        if self._traced:
+            self._record(self._traced)
+        self._epoch_losses.append(self._loss)
         if self.tick % self._steps_per_epoch() == 0:
             self._epoch_means.append(float(np.mean(self._epoch_losses)))
             self._epoch_losses.clear()
@@ -157,84 +164,91 @@ class DataParallel(Program):
         every = self.spec.evaluate_every
         if every and self.tick % every == 0:
             self.evaluate()
-        if not math.isfinite(float(self.flat.tail_host[0])):
+        if not math.isfinite(self._loss):
             raise LabError(
-                f"the loss is {float(self.flat.tail_host[0])} after step {self.tick}; lower learning_rate (now {self.spec.learning_rate:g})"
+                f"the loss is {self._loss} after step {self.tick}; lower learning_rate (now {self.spec.rate:g})"
             )
 
     def evaluate(self) -> None:
-        """Record held-out loss, and accuracy where the workload classifies, as an event of the controller."""
-        node, (x, y) = self.node, self.test
-        mine = slice(len(x) * node.rank // node.size, len(x) * (node.rank + 1) // node.size)
+        """Record held-out loss, and the workload's quality where that is another quantity, as an event of the controller."""
+        node, task = self.node, self.work.facts.task
+        assert self.engine is not None
         with torch.no_grad():
-            outputs = self.net(x[mine])
-            loss = float(self.work.loss_sum(outputs, y[mine]))
-            right = float((outputs.argmax(1) == y[mine]).sum()) if self.work.facts.task == "classification" else 0.0
-        sums = np.array([loss, right, mine.stop - mine.start])
+            judged = self.engine.evaluate(*self.test)
+        sums = np.array([judged.loss_sum, judged.right, judged.count])
         node.comm.Allreduce(MPI.IN_PLACE, sums)
+        found = {"held_out_loss": sums[0] / sums[2]}
+        if task == "classification":
+            found["accuracy_frac"] = sums[1] / sums[2]
+        elif task == "binary":
+            scores, targets = self._all_of(judged.scores), self._all_of(judged.targets)
+            found["auc_frac"] = nets.auc_frac(scores, targets)
         if node.controller:
-            found = {"held_out_loss": sums[0] / sums[2]}
-            if self.work.facts.task == "classification":
-                found["accuracy_frac"] = sums[1] / sums[2]
             node.event("evaluated", tick=self.tick, **found)
 
-    # --- inside a step ------------------------------------------------------------------------------------------
-    def _batch(self) -> tuple[Tensor, Tensor]:
-        """Return B samples, the share of this rank in the tick's global batch; it is the same however many share it."""
-        x, y = self.train
-        count, batch = len(x), self.spec.global_batch
+    def close(self) -> None:
+        """The run ends here."""
+        if self.engine is not None:
+            self.engine.close()
+
+    # --- inside -------------------------------------------------------------------------------------------------
+    def _change_engine(self, plan: Plan) -> None:
+        """Make the engine of `plan` and let it take its share of the whole state."""
+        from ...parallel.engines import make_engine
+
+        whole = self._whole
+        if whole is None:
+            assert self._flat is not None
+            whole = {name: tensor.clone() for name, tensor in self._flat.whole().items()}
+        begun_s = time.perf_counter()
+        if plan.is_plain:
+            self._flat = FlatEngine(self.job, self.node.world.size)
+            self._flat.join(plan, self.node.comm)
+            self.engine = self._flat
+        else:
+            if self._flat is not None:
+                self._flat.close()
+                self._flat = None
+            self.engine = make_engine(self.job, plan, self.node.comm)
+        self.engine.load(whole)
+        self._whole, self._plan = None, plan
+        if self.node.controller and self.tick:
+            self.node.event("re-sharded", tick=self.tick, plan=str(plan.grid), cost_s=time.perf_counter() - begun_s)
+
+    def _empty(self) -> Whole:
+        return self.job.layout.empty(self.job.optimizer.state_names, self.job.dtype)
+
+    def _index(self) -> Tensor:
+        """Return the places of the tick's global batch in the training data; the same however many share it."""
+        count, batch = len(self.job.train[0]), self.spec.global_batch
         epoch, place = divmod(self.tick, self._steps_per_epoch())
         if epoch != self._epoch or self._order is None:
             generator = torch.Generator().manual_seed(self.spec.seed * 1_000_003 + epoch)
             self._order, self._epoch = torch.randperm(count, generator=generator).to(self.device), epoch
-        index = self._order[place * batch : (place + 1) * batch][self._share]
-        return x[index], y[index]
+        return self._order[place * batch : (place + 1) * batch]
 
     def _steps_per_epoch(self) -> int:
         """Whole batches in the training data; what is left over gets its turn in another epoch's order."""
-        return max(1, len(self.train[0]) // self.spec.global_batch)
+        return max(1, len(self.job.train[0]) // self.spec.global_batch)
 
-    def _slow_down(self, computed_s: float) -> float:
-        """Sleep, on the node that the learner made slow; return the seconds injected."""
-        if self.spec.slow_node != self.node.rank or self.spec.slow_factor <= 1:
-            return 0.0
-        begun = time.perf_counter()
-        time.sleep(computed_s * (self.spec.slow_factor - 1))
-        return time.perf_counter() - begun
+    def _record(self, done: Done) -> None:
+        """Write a traced step, in seconds since the first rank began it."""
+        self._traced_at = self.tick + self.spec.trace_every
+        begun = np.array([min(o[2] for o in done.operations)])
+        self.node.comm.Allreduce(MPI.IN_PLACE, begun, MPI.MIN)
+        for kind, microbatch, start_s, end_s in done.operations:
+            row = (self.tick, self.node.rank, kind, microbatch, start_s - begun[0], end_s - begun[0])
+            self.node.record("operations", self.node.segment, row)
 
-    def _reduce(self) -> int:
-        """Sum gradients and tail over the nodes; return the bytes handed to the network."""
-        flat = self.flat
-        if self._nccl:
-            self._nccl.sum(flat.gradients)
-            self._sync_device()
-            tail = flat.bucket(flat.size, flat.size + 2 + 2 * self.node.size)
-            allreduce(self.node.comm, tail, self.node.link)
-            return 2 * (self.node.size - 1) * (flat.gradients.numel() * 4 + tail.nbytes) // self.node.size
-        if self.device.type != "cpu":
-            flat.gradients_host_tensor.copy_(flat.gradients)
-        buffer = flat.reduced(self.node.size)
-        sent = allreduce(self.node.comm, buffer, self.node.link, self.spec.algorithm)
-        if self.device.type != "cpu":
-            flat.gradients.copy_(flat.gradients_host_tensor)
-        return sent
-
-    def _update(self) -> None:
-        flat = self.flat
-        if self.spec.momentum:
-            flat.momentum.mul_(self.spec.momentum).add_(flat.gradients)
-            flat.parameters.add_(flat.momentum, alpha=-self.spec.learning_rate)
-        else:
-            flat.parameters.add_(flat.gradients, alpha=-self.spec.learning_rate)
-
-    def _device_memory(self) -> dict[str, float]:
-        if self.device.type != "cuda":
-            return {}
-        return {"gpu_memory_bytes": float(torch.cuda.max_memory_allocated(self.device))}
-
-    def _sync_device(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+    def _all_of(self, mine: Tensor | None) -> Tensor:
+        """Return the numbers of all ranks, one after the other."""
+        comm: Any = self.node.comm
+        numbers = np.empty(0) if mine is None else mine.double().cpu().numpy()
+        sizes = np.empty(comm.size, np.int64)
+        comm.Allgather(np.array([numbers.size], np.int64), sizes)
+        everyone = np.empty(int(sizes.sum()))
+        comm.Allgatherv(numbers, [everyone, sizes.tolist()])
+        return torch.from_numpy(everyone)
 
 
 def _device(asked: str, node: Node) -> torch.device:

@@ -1,4 +1,4 @@
-"""What may be asked of a data-parallel training run."""
+"""What may be asked of a training run: the work, the plan that distributes it, the load, the bill."""
 
 from __future__ import annotations
 
@@ -6,27 +6,32 @@ from typing import Self
 
 from pydantic import model_validator
 
-from ...errors import LabError
+from ...errors import LabError, ModelInputError
 from ...experiment import Spec, knob
+from ...models.rank_grid import RankGrid
+from ...parallel.plan import COMPRESSIONS, ENGINES, PRECISIONS, SCHEDULES, TRANSPORTS, Plan
 from ...workloads import catalog
+from ...workloads.facts import WorkloadFacts
 
 WORKLOADS = tuple(catalog.names())
 ALGORITHMS = ("mpi", "ring", "tree", "recursive-doubling")
 
 
 class TrainingSpec(Spec):
-    """Synchronous data-parallel training by stochastic gradient descent: same seed, same loss curve on any number of nodes."""
+    """Training of one net: the same seed gives the same loss curve on any number of nodes, however they share the work."""
 
     workload: str = knob("digits-cnn", "What is trained, on which data.", choices=WORKLOADS, group="Work")
     width: int = knob(
-        512,
-        "Width of the synthetic net's square layers; decides the size of the gradient.",
-        ge=64,
+        0,
+        "Width of a net whose size is free; 0 is the workload's own.",
+        ge=0,
         le=4096,
         log=True,
         group="Work",
     )
-    depth: int = knob(4, "Number of square layers of the synthetic net.", ge=1, le=16, group="Work")
+    depth: int = knob(
+        0, "Number of layers or blocks of a net whose size is free; 0 is the workload's own.", ge=0, le=64, group="Work"
+    )
     data_dir: str = knob(
         "",
         "Folder with train.npz and test.npz (arrays x and y) for dense-100-64-1; empty: made here from the seed.",
@@ -43,7 +48,22 @@ class TrainingSpec(Spec):
     )
     steps: int = knob(2000, "Steps after which the run is done.", ge=1, le=10_000_000, log=True, group="Run")
     learning_rate: float = knob(
-        0.05, "Step length of gradient descent.", ge=1e-6, le=10.0, live=True, log=True, group="Work"
+        0.05,
+        "Step length of the optimiser; 0 is the workload's own.",
+        ge=0.0,
+        le=10.0,
+        live=True,
+        log=True,
+        group="Work",
+    )
+    optimizer: str = knob(
+        "auto",
+        "How gradients become new weights; auto is what trains the workload best.",
+        choices=("auto", "sgd", "adamw"),
+        group="Work",
+    )
+    weight_decay: float = knob(
+        0.0, "Share of a weight that AdamW takes away, times the learning rate.", ge=0.0, le=1.0, group="Work"
     )
     momentum: float = knob(0.9, "Share of the last step that is kept.", ge=0.0, le=0.999, group="Work")
     threads_per_node: int = knob(1, "Threads of one node; with 1, one node is one core.", ge=1, le=128, group="System")
@@ -76,6 +96,90 @@ class TrainingSpec(Spec):
         log=True,
         group="System",
     )
+    tp_size: int = knob(
+        1,
+        "Nodes that share each layer (tensor parallel).",
+        label="Tensor parallel",
+        ge=1,
+        le=64,
+        live=True,
+        group="Plan",
+    )
+    pp_size: int = knob(
+        1, "Stages that share the layers (pipeline).", label="Pipeline stages", ge=1, le=64, live=True, group="Plan"
+    )
+    cp_size: int = knob(
+        1,
+        "Nodes that share each sequence (context parallel); language only.",
+        label="Context parallel",
+        ge=1,
+        le=64,
+        live=True,
+        group="Plan",
+    )
+    sequence_parallel: bool = knob(
+        False, "Between cut layers, nodes that share a layer share its tokens too.", live=True, group="Plan"
+    )
+    zero_stage: int = knob(
+        0,
+        "What replicas share instead of repeating: 1 optimiser state, 2 gradients too, 3 parameters too.",
+        label="ZeRO stage",
+        ge=0,
+        le=3,
+        live=True,
+        group="Plan",
+    )
+    num_microbatches: int = knob(
+        1,
+        "Pieces into which a node's batch is cut; a pipeline needs several.",
+        label="Micro-batches",
+        ge=1,
+        le=256,
+        live=True,
+        group="Plan",
+    )
+    schedule: str = knob(
+        "1f1b", "In which order a stage takes its micro-batches.", choices=SCHEDULES, live=True, group="Plan"
+    )
+    chunks: int = knob(
+        1, "Model chunks per stage; more than 1 only where interleaved.", ge=1, le=8, live=True, group="Plan"
+    )
+    recompute: bool = knob(
+        False, "Compute activations again in backward instead of keeping them.", live=True, group="Plan"
+    )
+    precision: str = knob(
+        "float32",
+        "Of the arithmetic; bf16 keeps float32 weights, float64 is for comparing.",
+        choices=PRECISIONS,
+        group="Plan",
+    )
+    compression: str = knob(
+        "none", "How gradients are made smaller on their way.", choices=COMPRESSIONS, live=True, group="Plan"
+    )
+    top_k_frac: float = knob(
+        0.01, "Share of the gradient's numbers that top-k sends.", ge=1e-4, le=1.0, live=True, log=True, group="Plan"
+    )
+    powersgd_rank: int = knob(2, "Rank of PowerSGD's approximation.", ge=1, le=64, live=True, group="Plan")
+    average_every: int = knob(
+        1,
+        "Steps between two averages of the replicas; 1 sums gradients at every step.",
+        ge=1,
+        le=1000,
+        live=True,
+        group="Plan",
+    )
+    outer_momentum: float = knob(
+        0.0, "Above 0, averages are taken as DiLoCo does, with this momentum.", ge=0.0, le=0.99, live=True, group="Plan"
+    )
+    engine: str = knob(
+        "lab",
+        "Who carries out the plan: the lab, or one of torch's own engines as a reference.",
+        choices=ENGINES,
+        live=True,
+        group="Plan",
+    )
+    transport: str = knob("auto", "Between GPUs: NCCL, or MPI through host memory.", choices=TRANSPORTS, group="System")
+    compile: bool = knob(False, "Compile every part of the net first (torch.compile).", group="System")
     slow_node: int = knob(
         -1, "Position of the node that is slowed down; -1 slows none.", ge=-1, le=511, live=True, group="Load"
     )
@@ -102,6 +206,13 @@ class TrainingSpec(Spec):
     evaluate_every: int = knob(
         100, "Steps between two looks at held-out data; 0 is never.", ge=0, le=1_000_000, group="Run"
     )
+    trace_every: int = knob(
+        100,
+        "Steps between two whose operations are recorded for the timeline; 0 is never.",
+        ge=0,
+        le=1_000_000,
+        group="Run",
+    )
     checkpoint_every_s: float = knob(
         5.0, "Seconds between two checkpoints; 0 writes one only when asked.", unit="s", ge=0.0, le=86400.0, group="Run"
     )
@@ -115,23 +226,67 @@ class TrainingSpec(Spec):
         group="Bill",
     )
 
+    @property
+    def rule(self) -> str:
+        """The optimiser's name."""
+        return catalog.facts(self.workload).optimizer if self.optimizer == "auto" else self.optimizer
+
+    @property
+    def rate(self) -> float:
+        """The learning rate."""
+        return self.learning_rate or catalog.facts(self.workload).default_lr
+
+    def plan(self, nodes: int) -> Plan:
+        """Return how `nodes` nodes share the work.
+
+        Raises:
+            ModelInputError: The degrees do not divide the nodes.
+        """
+        grid = RankGrid.of(nodes, tp_size=self.tp_size, pp_size=self.pp_size, cp_size=self.cp_size)
+        same = {name: getattr(self, name) for name in Plan.__dataclass_fields__ if name != "grid"}
+        return Plan(grid, **same)
+
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         facts = catalog.facts(self.workload)
         try:
             facts.sized(self.width, self.depth)
+            self._plan_fits(facts)
         except LabError as error:
             raise ValueError(str(error)) from error
         if not self.data_dir and self.global_batch > facts.train_samples:
             raise ValueError(
                 f"global_batch: got {self.global_batch}; {self.workload} has {facts.train_samples} training samples; choose at most that"
             )
-        if self.nodes > self.global_batch:
-            raise ValueError(
-                f"nodes: got {self.nodes}; with global_batch {self.global_batch} some would have no sample; fewer nodes, or a larger batch"
-            )
         if self.slow_node >= self.nodes and self.slow_node > 0:
             raise ValueError(
                 f"slow_node: got {self.slow_node}; with {self.nodes} nodes allowed: -1 (none) to {self.nodes - 1}"
             )
         return self
+
+    def _plan_fits(self, facts: WorkloadFacts) -> None:
+        """Refuse a plan that the net or the batch cannot follow.
+
+        Raises:
+            ModelInputError: What was chosen, what is allowed, what to do.
+        """
+        plan = self.plan(self.nodes)
+        plan.check()
+        replicas = plan.grid.dp_size
+        if replicas > self.global_batch:
+            raise ModelInputError(
+                f"nodes: got {self.nodes}; with global_batch {self.global_batch} some would have no sample; fewer nodes, or a larger batch"
+            )
+        if self.num_microbatches > self.global_batch // replicas:
+            raise ModelInputError(
+                f"num_microbatches: got {self.num_microbatches}; a replica has {self.global_batch // replicas} samples of the "
+                f"global batch of {self.global_batch}; use fewer micro-batches, or a larger batch"
+            )
+        if self.cp_size > 1 and facts.task != "language":
+            raise ModelInputError(
+                f"cp_size: got {self.cp_size}; {self.workload} has no sequences to share; use 1, or a language workload"
+            )
+        if self.sequence_parallel and facts.task != "language":
+            raise ModelInputError(
+                f"sequence_parallel: {self.workload} has no sequences to share; switch it off, or use a language workload"
+            )
