@@ -391,9 +391,9 @@ def test_vocabulary_in_parts(ranks, dtype):
         with axes_of(comm, ranks) as axes:
             mine = axes.mine(vocab)
             logits, targets = (scale * batch((count, vocab))).to(dtype), whole_numbers(vocab, (count,))
-            wide = logits.to(torch.float64).requires_grad_()
+            wide = logits.double().clone().requires_grad_()
             F.cross_entropy(wide, targets, reduction="sum").mul(0.5).backward()
-            part = logits[:, mine].requires_grad_()
+            part = logits[:, mine].clone().requires_grad_()
             found = cross_entropy_sum(part, targets, mine, axes.tp)
             (0.5 * found).backward()
             wanted = F.cross_entropy(wide.detach(), targets, reduction="sum")
