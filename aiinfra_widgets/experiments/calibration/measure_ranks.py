@@ -101,7 +101,8 @@ def _messages(node: Node, n: int) -> Iterator[Probe]:
         return collectives.all_gather(comm, buffer, counts, node.link)
 
     def all_to_all(comm: MPI.Intracomm, buffer: Buffer, counts: list[int]) -> None:
-        comm.Alltoallv([buffer, counts], [np.empty_like(buffer), counts])
+        mine = [counts[comm.rank]] * comm.size  # everybody's chunk for this rank is as long
+        comm.Alltoallv([buffer, counts], [np.empty(sum(mine), np.float32), mine])
 
     operations: dict[str, tuple[Callable[..., Any], str]] = {
         "reduce_scatter": (reduce_scatter, "even chunks of a sum"),
