@@ -8,13 +8,13 @@ from pathlib import Path
 
 from aiinfra_widgets.launch import local
 
-INNER = Path(__file__).with_name("zero_on_ranks.py")
+INNER = [str(Path(__file__).with_name(f"zero_{what}on_ranks.py")) for what in ("", "memory_")]
 
 
 def test_one_to_four_replicas_that_share_their_state_train_as_one_process(repo, tmp_path):
     argv = local.command(4, [], local.mpiexec())
     start = argv[: argv.index("-m")]  # up to the Python; what follows is the lab's own programme
-    tests = ["-m", "pytest", str(INNER), "-x", "--timeout=240", f"--basetemp={tmp_path / 'ranks'}"]
+    tests = ["-m", "pytest", *INNER, "-x", "--timeout=240", f"--basetemp={tmp_path / 'ranks'}"]
     done = subprocess.run(
         [*start, "-m", "mpi4py", *tests],
         cwd=repo,
