@@ -57,28 +57,20 @@ class Pair(nn.Module):
 
 
 class Bottom(Pair):
-    """The dense layers below: they make a vector of the counts, beside those of the ids."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return vectors (B, 1 + J, D) of (B, K + J D)."""
-        made = super().forward(x[:, :COUNTS].detach())  # counts are data, though their neighbours are trained
-        vectors: Tensor = torch.cat([made, x[:, COUNTS:]], 1).unflatten(1, (VECTORS, -1))
-        return vectors
-
-
-class Meet(nn.Module):
-    """All dot products of two different vectors, behind the vector of the counts."""
+    """The dense layers below make a vector of the counts; it and those of the ids meet in dot products."""
 
     pairs: Tensor
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, width: int, embedding: int, axes: Axes) -> None:
+        super().__init__(COUNTS, width, embedding, axes)
         self.register_buffer("pairs", torch.tril_indices(VECTORS, VECTORS, -1), persistent=False)
 
-    def forward(self, vectors_BVD: Tensor) -> Tensor:  # noqa: N803
-        """Return (B, D + P)."""
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the vector of the counts and the products of all pairs, (B, D + P), of (B, K + J D)."""
+        made = super().forward(x[:, :COUNTS].detach())  # counts are data, though their neighbours are trained
+        vectors_BVD = torch.cat([made, x[:, COUNTS:]], 1).unflatten(1, (VECTORS, -1))  # noqa: N806
         products = vectors_BVD @ vectors_BVD.transpose(1, 2)
-        return torch.cat([vectors_BVD[:, 0], products[:, self.pairs[0], self.pairs[1]]], 1)
+        return torch.cat([made, products[:, self.pairs[0], self.pairs[1]]], 1)
 
 
 def _std_of(name: str, parameter: nn.Parameter) -> float:
@@ -88,7 +80,7 @@ def _std_of(name: str, parameter: nn.Parameter) -> float:
 
 
 def net(facts: WorkloadFacts) -> Net:
-    """Return the parts: tables, dense layers below, the interaction, pairs of dense layers above, the head."""
+    """Return the parts: tables, dense layers below with the interaction, pairs of dense layers above, the head."""
     width, wide, cost = facts.width, embedding_width(facts.width), facts.cost_of_parts()
     cuts = pair("linear1", "linear2")
     above = [
@@ -97,8 +89,7 @@ def net(facts: WorkloadFacts) -> Net:
     ]
     parts = (
         Part("tables", partial(Tables, wide), {"weight": Cut(0)}, cost=float(len(TABLES) * wide)),
-        Part("bottom", partial(Bottom, COUNTS, width, wide), cuts, cost=cost["bottom"]),
-        Part("meet", lambda axes: Meet(), cost=cost["meet"]),
+        Part("bottom", partial(Bottom, width, wide), cuts, cost=cost["bottom"]),
         *above,
         Part("head", lambda axes: Product(width, 1), cost=cost["head"]),
     )

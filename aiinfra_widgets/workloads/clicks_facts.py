@@ -50,7 +50,7 @@ def layers(width: int, depth: int) -> tuple[Layer, ...]:
         keeping(relu("bottom.relu1", width), width),
         linear("bottom.linear2", width, wide),
         keeping(relu("bottom.relu2", wide), wide),
-        keeping(Layer("meet", "interaction", 2 * VECTORS**2 * wide, 0, meeting, seen, square, True), meeting),
+        keeping(Layer("bottom.meet", "interaction", 2 * VECTORS**2 * wide, 0, meeting, seen, square, True), meeting),
         *above,
         linear("head", width, 1),
         keeping(loss(1), 2),

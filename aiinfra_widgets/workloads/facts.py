@@ -159,11 +159,15 @@ class WorkloadFacts:
         return at.layers_of(at.width, at.depth)
 
     def cost_of_parts(self) -> dict[str, float]:
-        """Return the forward arithmetic of each part of the net, which layers name before a dot ("block1.conv1")."""
+        """Return what to balance stages by: a third of each part's arithmetic, flop per sample, forward and backward.
+
+        That is the forward arithmetic, and less where backward has less to do. Layers name their part before a dot
+        ("block1.conv1").
+        """
         cost: dict[str, float] = {}
         for layer in self.layers():
             part = layer.name.partition(".")[0]
-            cost[part] = cost.get(part, 0.0) + layer.flop_forward_per_sample
+            cost[part] = cost.get(part, 0.0) + (layer.flop_forward_per_sample + layer.flop_backward_per_sample) / 3
         return cost
 
     @property

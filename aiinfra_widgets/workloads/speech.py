@@ -39,11 +39,8 @@ def mel_bands() -> NDArray[np.float64]:
     hz = np.arange(BINS) * SAMPLE_RATE_HZ / WINDOW
     top = 2595 * np.log10(1 + SAMPLE_RATE_HZ / 2 / 700)
     corners = 700 * (10 ** (np.linspace(0, top, MELS + 2) / 2595) - 1)
-    # A band is never narrower than two bins, or it would hear nothing between them.
-    least = SAMPLE_RATE_HZ / WINDOW
     low, centre, high = corners[:-2, None], corners[1:-1, None], corners[2:, None]
-    rise = (hz - np.minimum(low, centre - least)) / np.maximum(centre - low, least)
-    fall = (np.maximum(high, centre + least) - hz) / np.maximum(high - centre, least)
+    rise, fall = (hz - low) / (centre - low), (high - hz) / (high - centre)
     return np.maximum(np.minimum(rise, fall), 0)
 
 
@@ -59,7 +56,7 @@ class Spectrum(nn.Module):
         self.register_buffer("mel", torch.from_numpy(mel_bands().astype(np.float32)), persistent=False)
 
     def forward(self, sound_BN: Tensor) -> Tensor:  # noqa: N803
-        """Return pictures (B, 1, T, M) of sounds (B, N)."""
+        """Return pictures (B, 1, T, M), seen as height and width, of sounds (B, N)."""
         frames_BTW = sound_BN.unfold(1, WINDOW, HOP)  # noqa: N806
         waves = F.linear(frames_BTW, self.fourier).square()
         mel_BTM = F.linear(waves[..., :BINS] + waves[..., BINS:], self.mel)  # noqa: N806
@@ -67,16 +64,17 @@ class Spectrum(nn.Module):
 
 
 class Stem(nn.Module):
-    """Two convolutions, each with a rectifier and a maximum over 2 x 2; tp ranks share the channels between them."""
+    """The spectrogram; two convolutions, each with a rectifier and a maximum over 2 x 2: tp ranks share their channels."""
 
     def __init__(self, channels: int, axes: Axes) -> None:
         super().__init__()
+        self.spectrum = Spectrum()
         self.conv1 = Columns(axes, 1, channels, KERNEL)
         self.conv2 = Rows(axes, channels, 2 * channels, KERNEL)
 
-    def forward(self, x_B1HM: Tensor) -> Tensor:  # noqa: N803
-        """Return (B, 2 C, H / 4, M / 4)."""
-        inner = F.max_pool2d(F.relu(self.conv1(x_B1HM)), 2)
+    def forward(self, sound_BN: Tensor) -> Tensor:  # noqa: N803
+        """Return (B, 2 C, T / 4, M / 4) of sounds (B, N)."""
+        inner = F.max_pool2d(F.relu(self.conv1(self.spectrum(sound_BN))), 2)
         return F.max_pool2d(F.relu(self.conv2(inner)), 2)
 
 
@@ -94,12 +92,11 @@ class Head(nn.Module):
 
 
 def net(facts: WorkloadFacts) -> Net:
-    """Return the parts: spectrum, stem, residual blocks, head."""
+    """Return the parts: stem, residual blocks, head."""
     width, depth = facts.width, facts.depth
     cost = facts.cost_of_parts()
     blocks = [f"block{i + 1}" for i in range(depth)]
     parts = (
-        Part("spectrum", lambda axes: Spectrum(), cost=cost["spectrum"]),
         Part("stem", partial(Stem, width), pair("conv1", "conv2"), cost=cost["stem"]),
         *(Part(name, partial(Block, 2 * width), pair("conv1", "conv2"), cost=cost[name]) for name in blocks),
         Part("head", lambda axes: Head(2 * width, MELS // 4), cost=cost["head"]),

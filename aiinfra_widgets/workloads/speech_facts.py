@@ -35,11 +35,11 @@ def layers(width: int, depth: int) -> tuple[Layer, ...]:
     small = wide * quarter**2
     blocks = [layer for i in range(depth) for layer in residual_block(f"block{i + 1}", wide, quarter)]
     return (
-        elementwise("spectrum.frames", SAMPLES, FRAMES * WINDOW, first=True),
-        _fixed("spectrum.fourier", WINDOW, 2 * BINS),
-        elementwise("spectrum.power", FRAMES * 2 * BINS, FRAMES * BINS, first=True),
-        _fixed("spectrum.mel", BINS, MELS),
-        elementwise("spectrum.log", picture, picture, first=True),
+        elementwise("stem.spectrum.frames", SAMPLES, FRAMES * WINDOW, first=True),
+        _fixed("stem.spectrum.fourier", WINDOW, 2 * BINS),
+        elementwise("stem.spectrum.power", FRAMES * 2 * BINS, FRAMES * BINS, first=True),
+        _fixed("stem.spectrum.mel", BINS, MELS),
+        elementwise("stem.spectrum.log", picture, picture, first=True),
         keeping(conv("stem.conv1", 1, width, FRAMES, first=True), picture),
         keeping(relu("stem.relu1", width * picture), width * picture),
         keeping(pool("stem.pool1", width, FRAMES), 0, width * half**2),
