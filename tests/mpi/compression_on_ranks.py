@@ -5,7 +5,9 @@ The ranks agree on a verdict before anyone asserts, for a rank that stops alone 
 
 from __future__ import annotations
 
+import tempfile
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -103,8 +105,9 @@ def replica():
 
 
 @pytest.fixture(scope="module")
-def digits(tmp_path_factory):
-    return nets.load("digits-perceptron", seed=0, cache=tmp_path_factory.mktemp(f"cache{WORLD.rank}"))
+def digits():
+    with tempfile.TemporaryDirectory() as cache:  # one of its own: pytest's would be the same for all ranks
+        return nets.load("digits-perceptron", seed=0, cache=Path(cache))
 
 
 def small_net():
@@ -243,22 +246,23 @@ def test_losses_stay_near_those_of_the_plain_sum(replica, digits):
     plain = replica(Replicated, digits.net)
     plain.load(digits.module)
     wanted = plain.train(digits, 20)
-    for kind, tolerance in (("fp16", 1e-3), ("bf16", 1e-2), ("powersgd", 0.35)):
-        here = replica(ALL[kind], digits.net)
+    rank4 = partial(PowerSgd, rank=4)
+    for make, tolerance in ((Half, 1e-4), (Brain16, 1e-3), (ALL["top-k"], 0.35), (rank4, 0.25)):
+        here = replica(make, digits.net)
         here.load(digits.module)
         found = here.train(digits, 20)
         agree(max(abs(a / b - 1) for a, b in zip(found, wanted, strict=True)) <= tolerance and found != wanted)
 
 
 def test_one_percent_with_feedback_reaches_the_goal_and_without_it_is_worse(replica, digits):
-    """What is lost for good is missed: later losses are at least twice as high."""
+    """Twice the steps of the plain sum. What is lost for good is missed: later losses are three times as high."""
     late, right = {}, {}
     for feedback in (True, False):
         here = replica(partial(TopK, frac=0.01, feedback=feedback), digits.net)
         here.load(digits.module)
-        late[feedback] = sum(here.train(digits, digits.facts.goal_steps)[-50:])
+        late[feedback] = sum(here.train(digits, 2 * digits.facts.goal_steps)[-50:])
         right[feedback] = digits.evaluate(here.net)["accuracy_frac"]
-    agree(right[True] >= digits.facts.goal and late[False] > 2 * late[True])
+    agree(right[True] >= digits.facts.goal and late[False] > 3 * late[True])
 
 
 @pytest.mark.parametrize("make", [Half, Brain16, partial(PowerSgd, rank=2)], ids=["fp16", "bf16", "powersgd"])
@@ -330,7 +334,7 @@ def test_a_checkpoint_is_the_average_and_leaves_the_replicas_alone(replica, digi
     )
 
 
-@pytest.mark.parametrize("outer", [0.0, 0.9])
+@pytest.mark.parametrize("outer", [0.0, 0.5])
 def test_drifting_replicas_reach_the_goal_with_a_tenth_of_the_bytes(replica, digits, outer):
     plain, here = (
         replica(m, digits.net) for m in (Replicated, partial(LocalSgd, average_every=10, outer_momentum=outer))

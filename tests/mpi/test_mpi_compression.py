@@ -11,10 +11,10 @@ from aiinfra_widgets.launch import local
 INNER = Path(__file__).with_name("compression_on_ranks.py")
 
 
-def test_compression_on_four_ranks(repo, tmp_path):
+def test_compression_on_four_ranks(repo):
     argv = local.command(4, [], local.mpiexec())
     start = argv[: argv.index("-m")]  # up to the Python; what follows is the lab's own programme
-    tests = ["-m", "mpi4py", "-m", "pytest", str(INNER), "-x", "--timeout=120", f"--basetemp={tmp_path / 'ranks'}"]
+    tests = ["-m", "mpi4py", "-m", "pytest", str(INNER), "-x", "--timeout=120"]
     env = local.environment(os.environ, 1)
     done = subprocess.run([*start, *tests], cwd=repo, env=env, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
