@@ -129,14 +129,14 @@ def deviation(work: Workload, x, y, axes: GridAxes, cuts=lambda name, cut: cut, 
     here = assemble(work.net.parts, axes).double()
     rules = {part.name: part for part in work.net.parts}
 
-    def mine(name: str, tensor):
+    def mine(name: str, tensor, change=lambda name, cut: cut):
         part, _, inner = name.partition(".")
         cut = rules[part].cuts.get(inner)
-        return tensor if cut is None else cuts(name, cut).take(tensor, axes.tp_size, axes.tp_rank)
+        return tensor if cut is None else change(name, cut).take(tensor, axes.tp_size, axes.tp_rank)
 
     with torch.no_grad():
         for name, parameter in here.named_parameters():
-            parameter.copy_(mine(name, named[name]))
+            parameter.copy_(mine(name, named[name], cuts))
     sequences = work.net.sequence_dim
     outputs_here = here(axes.take(x) if sequences else x)
     loss_here = work.loss_sum(outputs_here, axes.take(y) if sequences else y, axes)
@@ -152,12 +152,7 @@ def deviation(work: Workload, x, y, axes: GridAxes, cuts=lambda name, cut: cut, 
         part, _, inner = name.partition(".")
         if axes.sequence_parallel and inner in rules[part].partial and sum_partial:
             axes.tp.all_reduce(parameter.grad)
-        wanted = (
-            Cut.take(rules[part].cuts[inner], named[name].grad, axes.tp_size, axes.tp_rank)
-            if (inner in rules[part].cuts)
-            else named[name].grad
-        )
-        worst = max(worst, apart(parameter.grad, wanted))
+        worst = max(worst, apart(parameter.grad, mine(name, named[name].grad)))
     return worst
 
 
@@ -304,6 +299,11 @@ def test_a_planted_fault_is_found(kind, sequence_parallel, faults):
         right = deviation(work, x, y, axes)
     assert WORLD.allreduce(found, MPI.MAX) > 1e-3
     assert WORLD.allreduce(right, MPI.MAX) <= TOLERANCE
+
+
+def test_a_deviation_on_one_rank_fails_on_all():
+    with pytest.raises(AssertionError, match=r"0\.5"):
+        everywhere(3, lambda example, comm: 0.5 * (comm.rank == 2), st.just("any"))
 
 
 # --- the pieces -------------------------------------------------------------------------------------------------------
