@@ -185,6 +185,34 @@ QUANTITIES: dict[str, Quantity] = _table(
         "sent_bytes", "Bytes sent", "B", "Payload this node handed to the network in one step.", "lower", combine="sum"
     ),
     Quantity("memory_bytes", "Memory", "B", "Resident memory of the node's process.", "lower", combine="max"),
+    Quantity("parameters_bytes", "Weights", "B", "Storage of the weights that one node holds.", "lower", combine="max"),
+    Quantity(
+        "gradients_bytes", "Gradients", "B", "Storage of the gradients that one node holds.", "lower", combine="max"
+    ),
+    Quantity(
+        "optimizer_bytes",
+        "Optimiser state",
+        "B",
+        "Storage of the optimiser's numbers on one node.",
+        "lower",
+        combine="max",
+    ),
+    Quantity(
+        "compression_bytes",
+        "Kept errors",
+        "B",
+        "Storage of what compression left out and keeps for the next step.",
+        "lower",
+        combine="max",
+    ),
+    Quantity(
+        "transient_bytes",
+        "Gathered for a while",
+        "B",
+        "Most storage that a node holds for the length of one layer: gathered weights, whole gradients.",
+        "lower",
+        combine="max",
+    ),
     Quantity("gpu_memory_bytes", "GPU memory", "B", "Peak memory allocated on the device.", "lower", combine="max"),
     Quantity(
         "cpu_time_s", "Processor time", "s", "Processor seconds this node used in one step.", "lower", combine="sum"

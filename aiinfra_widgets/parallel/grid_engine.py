@@ -101,6 +101,7 @@ class GridEngine(Engine):
             "bubble_time_s": bubble_s,
             "injected_time_s": injected_s,
             "sent_bytes": float(self.ledger.sent_bytes),
+            "transient_bytes": float(self.store.peak_bytes()),
             "loss": found.loss,
         }
         if self.job.device.type == "cuda":

@@ -15,8 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from mpi4py import MPI
 
+from aiinfra_widgets.errors import LabError
 from aiinfra_widgets.models.rank_grid import RankGrid
 from aiinfra_widgets.parallel.engine import Ask, Job
 from aiinfra_widgets.parallel.grid_engine import GridEngine
@@ -86,15 +89,15 @@ def index(step: int) -> torch.Tensor:
 
 
 @cache
-def alone(kind: str, optimizer: str) -> tuple[list[float], torch.Tensor, torch.Tensor]:
-    """Losses, last gradient and final parameters (whole vectors) of a plain loop in one process."""
+def alone(kind: str, optimizer: str, steps: int = STEPS) -> tuple[list[float], dict[str, torch.Tensor]]:
+    """Losses, and the final parameters and optimiser state (whole vectors), of a plain loop in one process."""
     job = job_of(kind, optimizer)
     parameters = job.layout.flatten(job.work.module, torch.float64)
     state = {name: torch.zeros_like(parameters) for name in job.optimizer.state_names}
     module = job.work.net.whole(3).double()
     losses: list[float] = []
     gradient = torch.zeros_like(parameters)
-    for step in range(1, STEPS + 1):
+    for step in range(1, steps + 1):
         with torch.no_grad():
             for name, view in job.layout.views(parameters):
                 module.get_parameter(name).copy_(view)
@@ -106,32 +109,32 @@ def alone(kind: str, optimizer: str) -> tuple[list[float], torch.Tensor, torch.T
             view.copy_(module.get_parameter(name).grad)
         losses.append(float(loss.detach()))
         job.optimizer.update(parameters, gradient.clone(), state, RATE, step)
-    return losses, gradient, parameters
+    return losses, {"parameters": parameters, **state}
 
 
-def trained(plan: Plan, kind: str, optimizer: str) -> str:
+def trained(plan: Plan, kind: str, optimizer: str, steps: int = STEPS) -> str:
     """Train under a plan on the first ranks of the world; return what is wrong, "" if nothing."""
     size = plan.grid.world_size
     part = WORLD.Split(0 if WORLD.rank < size else MPI.UNDEFINED, WORLD.rank)
     if part == MPI.COMM_NULL:
         return ""
     try:
-        return _trained(plan, kind, optimizer, part)
+        return _trained(plan, kind, optimizer, part, steps)
     finally:
         part.Free()
 
 
-def _trained(plan: Plan, kind: str, optimizer: str, comm: Any) -> str:
+def _trained(plan: Plan, kind: str, optimizer: str, comm: Any, steps: int) -> str:
     job = job_of(kind, optimizer)
     engine = GridEngine(job, plan, comm)
     whole = job.layout.empty(job.optimizer.state_names, torch.float64)
     whole["parameters"].copy_(job.layout.flatten(job.work.net.whole(3), torch.float64))
     engine.load(whole)
-    losses = [engine.step(Ask(index(s), s, RATE, ballot=comm.rank == 0)) for s in range(1, STEPS + 1)]
+    losses = [engine.step(Ask(index(s), s, RATE, ballot=comm.rank == 0)) for s in range(1, steps + 1)]
     found = engine.whole()
     judged = engine.evaluate(*job.work.test)
     engine.close()
-    want_losses, _, want = alone(kind, optimizer)
+    want_losses, want = alone(kind, optimizer, steps)
     if any(done.verdict != 1 for done in losses):
         return f"{plan}: ballots"
     for done in losses:
@@ -144,9 +147,10 @@ def _trained(plan: Plan, kind: str, optimizer: str, comm: Any) -> str:
     off = max(abs(done.loss - w) for done, w in zip(losses, want_losses, strict=True))
     if off > CLOSE:
         return f"{plan}: loss is off by {off:.2e}: {[d.loss for d in losses][:3]} {want_losses[:3]}"
-    off = float((found["parameters"] - want).abs().max() / want.abs().max())
-    if off > CLOSE:
-        return f"{plan}: parameters are off by {off:.2e}"
+    for name, vector in found.items():  # momentum is a sum of gradients: every number of theirs is compared
+        off = float((vector - want[name]).abs().max() / want[name].abs().max())
+        if off > CLOSE:
+            return f"{plan}: {name} is off by {off:.2e}"
     counts = comm.allreduce(judged.count)
     if abs(counts - 10) > 1e-9:
         return f"{plan}: {counts} held-out samples counted"
@@ -180,6 +184,7 @@ LANGUAGE = {
 }
 AXES = {"dp": {"dp": 2}, "tp": {"tp": 2}, "pp": {"pp": 2, "num_microbatches": 3}, "cp": {"cp": 2}}
 SHARDED = {"zero1": {"zero_stage": 1}, "zero2": {"zero_stage": 2}, "zero3": {"zero_stage": 3}}
+DEGREES = [(d, t, p, c) for d in (1, 2, 3) for t in (1, 2, 3) for p in (1, 2, 3) for c in (1, 2)]
 PAIRS = {f"{a}-{b}": {**AXES[a], **AXES[b]} for a, b in combinations(AXES, 2)} | {
     f"{z}-{a}": {"dp": 2, **SHARDED[z], **AXES[a]} for z in SHARDED for a in ("tp", "pp", "cp")
 }
@@ -225,4 +230,27 @@ def test_each_pair(name):
     ids=str,
 )
 def test_three_at_once_on_eight_ranks(plan):
-    agree(trained(plan, "language", "sgd"))
+    agree(trained(plan, "language", "sgd", steps=4))
+
+
+@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_drawn_plans(data):
+    """Any degrees on one to four ranks, any batch cut, any stage: where `check` lets it pass it must be right."""
+    degrees = data.draw(st.sampled_from([d for d in DEGREES if np.prod(d) <= WORLD.size]))
+    dp, tp, pp, cp = degrees
+    kind = data.draw(st.sampled_from(["layers", "language"]))
+    chunks = data.draw(st.sampled_from([1, 2])) if pp == 2 else 1
+    m = data.draw(st.integers(1, 6 // max(dp - 1, 1)))
+    plan = Plan(
+        RankGrid(dp, tp, pp, cp if kind == "language" else 1), zero_stage=data.draw(st.integers(0, 3)),
+        sequence_parallel=kind == "language" and data.draw(st.booleans()), num_microbatches=m - m % pp if chunks > 1 else m,
+        schedule="interleaved" if chunks > 1 else data.draw(st.sampled_from(["gpipe", "1f1b"])), chunks=chunks,
+        recompute=data.draw(st.booleans()),
+    )  # fmt: skip
+    try:
+        plan.check()
+    except LabError:
+        return
+    if plan.num_microbatches:
+        agree(trained(plan, kind, data.draw(st.sampled_from(["sgd", "adamw"])), steps=3))

@@ -64,6 +64,7 @@ class Trainer(Program):
             self._whole = layout.empty(optimizer.state_names, dtype)
             self._whole["parameters"].copy_(layout.flatten(self.work.module, dtype))
         self._plan: Plan | None = None
+        self._held: dict[str, float] = {}
         self._traced_at = 0
         self._traced: Done | None = None
         self._order: Tensor | None = None
@@ -127,6 +128,8 @@ class Trainer(Program):
             self.engine, self._plan, self._whole = self._flat, plan, None
         elif self.engine is None or plan != self._plan:
             self._change_engine(plan)
+        assert self.engine is not None
+        self._held = {f"{kind}_bytes": float(size) for kind, size in self.engine.state_bytes().items()}
 
     def advance(self) -> Mapping[str, float] | None:
         """One step: data, forward and backward, what the plan sends, update."""
@@ -145,6 +148,7 @@ class Trainer(Program):
         self._loss, node.verdict = done.loss, done.verdict
         done.sample["data_time_s"] += fetched_s
         done.sample["step_time_s"] += fetched_s
+        done.sample |= self._held
         self._traced = done if tracing else None
         return done.sample
 
