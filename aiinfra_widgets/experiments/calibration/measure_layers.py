@@ -140,6 +140,7 @@ def _embedding() -> Iterator[Probe]:
                 y = module(index)
                 between = time.perf_counter()
                 y.backward(seed)
+                del y
                 return between - begun, time.perf_counter() - between
 
             return once
@@ -247,7 +248,7 @@ def _gather() -> Iterator[Probe]:
 
         def setup(_: MPI.Intracomm, row: int = row, batch: int = batch) -> Once:
             count = 65536 if row < 1024 else 8192
-            x, y, order = torch.rand(count, row), torch.rand(count, 1), torch.randperm(count)
+            x, y, order = torch.ones(count, row), torch.ones(count, 1), torch.randperm(count)
             at = [0]
 
             def fetch() -> None:

@@ -84,15 +84,16 @@ def after_work(operation: Callable[[], Any]) -> Once:
 
 
 def both_ways(operation: Callable[[Tensor], Tensor], x: Tensor) -> Once:
-    """Time forward and backward of an operation, with the gradient of its input if `x` wants one."""
+    """Time forward and backward of an operation, with the gradient of its input if `x` wants one, until all is freed."""
     seed = torch.ones_like(operation(x).detach())
 
     def once() -> tuple[float, ...]:
-        x.grad = None
         begun = time.perf_counter()
         y = operation(x)
         between = time.perf_counter()
         y.backward(seed)
+        del y
+        x.grad = None
         return between - begun, time.perf_counter() - between
 
     return once
