@@ -93,8 +93,8 @@ class WorkloadFacts:
         family: Module that builds the net (`FAMILY.net(facts)`) and, beside it, its data (`FAMILY_data.load`); "layers" are
             plain rows of layers, built by `nets`.
         quality: Name of the quantity that says how good the trained net is.
-        goal, goal_steps: The quality that `goal_steps` steps of stochastic gradient descent with momentum 0.9, the
-            default batch and learning rate at the default size reach from every seed that was tried (a test trains it).
+        goal, goal_steps: The quality that `goal_steps` steps of its optimizer (momentum 0.9 for sgd), the default batch and
+            learning rate at the default size reach from every seed that was tried (a test trains it).
         train_samples, test_samples: Of the data that is shipped or generated; a user's own archive may hold others.
         default_batch, default_lr: Global batch and learning rate that converge.
         best_held_out_loss: What no net can beat on average: the variance of the noise in the data; None if not known.
