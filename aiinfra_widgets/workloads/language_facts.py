@@ -207,7 +207,7 @@ ROWS: tuple[WorkloadFacts, ...] = (
         "GPT of any size, by character",
         "Reads Shakespeare character by character; as wide and as deep as you like, 64 characters at a time.",
         (64, 2, 0, CHARACTERS, 64),
-        (32, 4e-3, 2.2, 300),
+        (32, 6e-3, 2.2, 300),
         sizable=True,
     ),
     _row(
