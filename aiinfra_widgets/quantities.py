@@ -133,6 +133,14 @@ QUANTITIES: dict[str, Quantity] = _table(
         "bubble_time_s", "Pipeline bubble", "s", "Time a pipeline stage has nothing to do.", "lower", part="bubble"
     ),
     Quantity(
+        "engine_time_s",
+        "torch's engine",
+        "s",
+        "Arithmetic and communication of one of torch's own engines, which does not tell them apart.",
+        "lower",
+        part="compute",
+    ),
+    Quantity(
         "runtime_time_s",
         "Lab overhead",
         "s",

@@ -99,7 +99,7 @@ class FlatEngine(Engine):
         sample = {
             "step_time_s": t4 - t0, "data_time_s": t1 - t0, "compute_time_s": (t2 - t1) + (t4 - t3),
             "exposed_comm_time_s": during_s - wait_s - link_s, "straggler_wait_time_s": wait_s, "bubble_time_s": 0.0,
-            "injected_time_s": slowed_s + link_s, "sent_bytes": float(sent), "transient_bytes": 0.0,
+            "injected_time_s": slowed_s + link_s, "engine_time_s": 0.0, "sent_bytes": float(sent), "transient_bytes": 0.0,
             "loss": global_loss, **self._device_memory(),
         }  # fmt: skip
         done = Done(global_loss, verdict, sample)

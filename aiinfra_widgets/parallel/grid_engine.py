@@ -100,6 +100,7 @@ class GridEngine(Engine):
             "straggler_wait_time_s": wait_s,
             "bubble_time_s": bubble_s,
             "injected_time_s": injected_s,
+            "engine_time_s": 0.0,
             "sent_bytes": float(self.ledger.sent_bytes),
             "transient_bytes": float(self.store.peak_bytes()),
             "loss": found.loss,

@@ -116,6 +116,7 @@ class SampleWriter:
         if not self._names:
             self._names = tuple(values)
             self._header = True
+        assert len(values) == len(self._names), f"samples of {self._names} cannot become {tuple(values)}"
         self._kept.append((tick, now, nodes, segment, *values.values()))
         if now - self._flushed_at >= FLUSH_S:
             self.flush(now)

@@ -57,8 +57,8 @@ def job_of(name="synthetic", optimizer="sgd", dtype=torch.float64, link=None, **
 
 @pytest.fixture(scope="module")
 def jobs():
-    """Four dense layers of 16; each with either optimiser."""
-    return {name: job_of(optimizer=name, width=16, depth=3) for name in OPTIMIZERS}
+    """Dense layers of 64; each with either optimiser."""
+    return {name: job_of(optimizer=name, width=64, depth=3) for name in OPTIMIZERS}
 
 
 def beginning(job):
@@ -122,7 +122,7 @@ def test_losses_and_state_are_those_of_one_process(jobs, name, optimizer):
 
 @pytest.mark.parametrize("name", ["ddp", "fsdp2, zero 3", "tensor", "1f1b"])
 def test_float32_stays_within_its_rounding(name):
-    job = job_of(dtype=torch.float32, width=16, depth=3)
+    job = job_of(dtype=torch.float32, width=64, depth=3)
     wanted, _ = by_one_process(job)
     done, _ = by_engine(job, PLANS[name])
     agree(max(abs(d.loss / w - 1) for d, w in zip(done, wanted, strict=True)) < 1e-5)
@@ -230,7 +230,7 @@ def test_nothing_is_unpickled_and_nobody_listens_beyond_this_machine(jobs, name,
         (Plan(DATA, engine="torch-ddp", recompute=True), "recompute: torch-ddp is run without it"),
         (Plan(DATA, engine="torch-ddp", compression="fp16"), "compression: torch-ddp is run without it"),
         (Plan(DATA), "engine: got 'lab'; torch's are torch-ddp"),
-        (Plan(RankGrid(tp_size=3), engine="torch-tensor"), "has 16 columns or rows for 3 ranks"),
+        (Plan(RankGrid(tp_size=3), engine="torch-tensor"), "has 64 columns or rows for 3 ranks"),
         (Plan(RankGrid(pp_size=9), engine="torch-pipelining"), "9 stages"),
     ],
 )
@@ -244,7 +244,7 @@ def test_what_these_ranks_and_this_batch_cannot_is_refused_too(jobs):
     with pytest.raises(ModelInputError, match="got 33; torch-pipelining needs a multiple of num_microbatches 4"):
         check(PLANS["1f1b"], jobs["sgd"].work, 33)
     with pytest.raises(LabError, match="cannot be delayed"):
-        reference_engine(job_of(width=16, link=InjectedLink(latency_s=0.001)), PLANS["ddp"], WORLD)
+        reference_engine(job_of(width=64, link=InjectedLink(latency_s=0.001)), PLANS["ddp"], WORLD)
     with pytest.raises(ModelInputError, match=r"torch's styles cut nn.Linear, and .* is a Conv2d"):
         check(PLANS["tensor"], job_of("digits-cnn").work)
     engine = reference_engine(jobs["sgd"], PLANS["ddp"], WORLD)

@@ -26,7 +26,7 @@ class Training(Experiment):
     )  # fmt: skip
     parts: ClassVar[tuple[str, ...]] = (
         "data_time_s", "compute_time_s", "exposed_comm_time_s", "straggler_wait_time_s", "bubble_time_s", "injected_time_s",
-        "runtime_time_s",
+        "engine_time_s", "runtime_time_s",
     )  # fmt: skip
     curves: ClassVar[tuple[Curve, ...]] = (Curve("nodes", "samples_per_s", relative=True),)
     live_series: ClassVar[tuple[str, ...]] = ("step_time_s", "samples_per_s", "loss")

@@ -30,6 +30,12 @@ from .spec import TrainingSpec
 
 #: Epochs of small data take milliseconds: those of this time are told together, the last one's number with them.
 EPOCHS_EVERY_S = 0.2
+#: What every engine's sample may hold, and what is counted of its storage.
+COLUMNS = (
+    "step_time_s", "data_time_s", "compute_time_s", "exposed_comm_time_s", "straggler_wait_time_s", "bubble_time_s",
+    "injected_time_s", "engine_time_s", "sent_bytes", "transient_bytes", "loss",
+)  # fmt: skip
+HELD = ("parameters", "gradients", "optimizer", "compression")
 #: Ticks of a segment after which one is traced first: the warm-up is over.
 TRACED_FIRST = 6
 
@@ -64,6 +70,7 @@ class Trainer(Program):
             self._whole = layout.empty(optimizer.state_names, dtype)
             self._whole["parameters"].copy_(layout.flatten(self.work.module, dtype))
         self._plan: Plan | None = None
+        self._columns = (*COLUMNS, *(("gpu_memory_bytes",) if self.device.type == "cuda" else ()))
         self._held: dict[str, float] = {}
         self._traced_at = 0
         self._traced: Done | None = None
@@ -129,7 +136,8 @@ class Trainer(Program):
         elif self.engine is None or plan != self._plan:
             self._change_engine(plan)
         assert self.engine is not None
-        self._held = {f"{kind}_bytes": float(size) for kind, size in self.engine.state_bytes().items()}
+        held = self.engine.state_bytes()
+        self._held = {f"{kind}_bytes": float(held.get(kind, 0)) for kind in HELD}
 
     def advance(self) -> Mapping[str, float] | None:
         """One step: data, forward and backward, what the plan sends, update."""
@@ -148,9 +156,10 @@ class Trainer(Program):
         self._loss, node.verdict = done.loss, done.verdict
         done.sample["data_time_s"] += fetched_s
         done.sample["step_time_s"] += fetched_s
-        done.sample |= self._held
         self._traced = done if tracing else None
-        return done.sample
+        # The columns are the same whatever the engine: torch's cannot tell arithmetic from communication.
+        found = {name: done.sample.get(name, math.nan) for name in self._columns}
+        return found | self._held
 
     def between(self) -> None:
         """Write a traced step; close an epoch; look at held-out data now and then: every rank takes its share of it."""
