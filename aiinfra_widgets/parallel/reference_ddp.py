@@ -19,9 +19,7 @@ class TorchDdp(TorchEngine):
         """See `TorchEngine`."""
         self.replicas = self.comm.size
         self.module = module
-        self.ddp = DistributedDataParallel(
-            module, broadcast_buffers=False, init_sync=False, gradient_as_bucket_view=True
-        )
+        self.ddp = DistributedDataParallel(module, init_sync=False, gradient_as_bucket_view=True)
         return module
 
     def train(self, x: Tensor, y: Tensor, batch: int) -> float:
