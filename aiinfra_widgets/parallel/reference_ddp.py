@@ -36,8 +36,3 @@ class TorchDdp(TorchEngine):
         """See `TorchEngine`."""
         found: Tensor = self.module(x)
         return found
-
-    def close(self) -> None:
-        """See `Engine`."""
-        del self.ddp
-        super().close()

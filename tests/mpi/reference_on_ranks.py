@@ -165,7 +165,7 @@ def test_an_evaluation_counts_every_held_out_sample_once_and_changes_nothing(nam
     again = engine.step(ask(job, 2)).loss
     engine.close()
     sums = WORLD.allreduce(np.array([found.loss_sum, found.right, found.count]))
-    losses, state = by_one_process(job, steps=1)
+    _, state = by_one_process(job, steps=1)
     named = dict(job.layout.views(state["parameters"]))
     outputs = torch.func.functional_call(job.work.module, named, x)
     right = int((outputs.argmax(1) == y).sum())
