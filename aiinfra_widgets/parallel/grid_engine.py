@@ -9,21 +9,23 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
 import torch
 from mpi4py import MPI
 from torch import Tensor
 
-from ..models.rank_grid import share
+from ..errors import LabError
+from ..models.rank_grid import Axis, share
 from ..models.schedules import DATA, UPDATE, order
+from ..ranks import nccl
 from ..workloads.parts import Part, stages
 from .engine import Ask, Done, Engine, Job, Judged, floats
 from .grid_axes import GridAxes
-from .groups import MpiGroup, split
+from .groups import Group, split
 from .hooks import Hooks
 from .layout import Whole
 from .ledger import Ledger
+from .nccl_group import NcclWorld
 from .pipeline import Pipeline, Shape
 from .plan import Plan
 from .report import Report, Split
@@ -40,6 +42,7 @@ class GridEngine(Engine):
     def __init__(self, job: Job, plan: Plan, comm: MPI.Intracomm) -> None:
         super().__init__(job, plan, comm)
         grid, self.ledger = plan.grid, Ledger()
+        self.nccl = self._nccl_world()
         self.place = grid.place(comm.rank)
         self.tp = self._group("tp", "tp")
         self.cp = self._group("cp", "cp")
@@ -50,7 +53,7 @@ class GridEngine(Engine):
         parts = job.work.net.parts
         cuts = stages([p.cost for p in parts], grid.pp_size * plan.chunks)
         mine = [parts[cuts[c * grid.pp_size + self.place["pp"]]] for c in range(plan.chunks)]
-        self.chunks = [build(chunk, self.axes, job.device, job.dtype) for chunk in mine]
+        self.chunks = [build(chunk, self.axes, job.work.module, job.device, job.dtype) for chunk in mine]
         self.units = [unit for chunk in self.chunks for unit in chunk]
         self.store = make_store(plan, self.units, self.data, self.tp, self.cp, job.optimizer, job.device, job.dtype)
         self.replicated = grid.dp_size == grid.world_size and self.store.replicated
@@ -187,10 +190,40 @@ class GridEngine(Engine):
         self.hooks.close()
         for group in (self.tp, self.cp, self.data, self.pp):
             group.close()
+        if self.nccl:
+            self.nccl.close()
 
     # --- making it --------------------------------------------------------------------------------------------------
-    def _group(self, name: str, *axes: Any) -> MpiGroup:
+    def _nccl_world(self) -> NcclWorld | None:
+        """Return torch's process group where GPUs can talk to each other and shall.
+
+        Raises:
+            LabError: NCCL was asked for and cannot be used, with the reason.
+        """
+        plan, device = self.plan, self.job.device
+        asked = plan.transport == "nccl"
+        if plan.transport == "mpi" or (device.type != "cuda" and not asked):
+            return None
+        if not nccl.possible(self.comm, device):
+            if asked:
+                raise LabError(
+                    f"transport: nccl needs a GPU of its own for each of the {self.comm.size} nodes, on one host; device here: "
+                    f"{device}; use transport=auto, or as many nodes as GPUs"
+                )
+            return None
+        if plan.schedule == "interleaved" or self.job.link.active:
+            if asked:
+                raise LabError(
+                    "transport: nccl keeps no messages apart and passes no injected link; use another schedule than interleaved "
+                    "and no link_latency_s or link_bandwidth_bytes_per_s, or transport=mpi"
+                )
+            return None
+        return NcclWorld(self.comm, device)
+
+    def _group(self, name: str, *axes: Axis) -> Group:
         ranks = self.plan.grid.group(self.comm.rank, *axes)
+        if self.nccl:
+            return self.nccl.group(name, ranks, self.ledger)
         return split(self.comm, name, ranks, self.ledger, self.job.link, self.plan.algorithm)
 
     def _hidden(self, chunks: list[tuple[Part, ...]]) -> list[Shape]:

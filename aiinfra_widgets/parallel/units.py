@@ -46,12 +46,17 @@ class Unit:
         size: Numbers in its flat buffer, of this tp rank.
     """
 
-    def __init__(self, part: Part, axes: Axes, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, part: Part, axes: Axes, whole: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
         self.part, self.axes = part, axes
         self.module = part.build(axes).to(device=device, dtype=dtype)
         self.placed: list[Placed] = []
         at = 0
         trained = [(n, p) for n, p in self.module.named_parameters() if p.requires_grad]
+        for name, parameter in self.module.named_parameters():
+            if not parameter.requires_grad:  # what adapters are added to: taken over once, never moved again
+                there, cut = whole.get_parameter(f"{part.name}.{name}").detach(), part.cuts.get(name)
+                with torch.no_grad():
+                    parameter.copy_(cut.take(there, axes.tp_size, axes.tp_rank) if cut else there)
         for name, parameter in reversed(trained):
             span = slice(at, at + parameter.numel())
             self.placed.append(
@@ -88,6 +93,6 @@ class Unit:
                 there.copy_(mine)
 
 
-def build(parts: Sequence[Part], axes: Axes, device: torch.device, dtype: torch.dtype) -> list[Unit]:
-    """Return the units of `parts`."""
-    return [Unit(part, axes, device, dtype) for part in parts]
+def build(parts: Sequence[Part], axes: Axes, whole: nn.Module, device: torch.device, dtype: torch.dtype) -> list[Unit]:
+    """Return the units of `parts`; what is not trained is taken over from the whole net."""
+    return [Unit(part, axes, whole, device, dtype) for part in parts]

@@ -24,8 +24,12 @@ from ...parallel.flat_engine import FlatEngine
 from ...parallel.layout import Layout, Whole
 from ...parallel.optimizer import Optimizer
 from ...parallel.plan import Plan
+from ...ranks import checkpoint
 from ...ranks.node import Arrays, Node, Program
-from ...workloads import nets
+from ...runs.layout import RunDir
+from ...workloads import catalog, nets
+from ...workloads.language import load_base
+from ...workloads.language_facts import BASES
 from .spec import TrainingSpec
 
 #: Epochs of small data take milliseconds: those of this time are told together, the last one's number with them.
@@ -54,6 +58,8 @@ class Trainer(Program):
         self.work = nets.load(
             spec.workload, seed=spec.seed, width=spec.width, depth=spec.depth, data_dir=data_dir, cache=node.cache
         )
+        if spec.base_run:
+            self._load_base(spec)
         dtype = torch.float64 if spec.precision == "float64" else torch.float32
         optimizer = Optimizer.make(spec.rule, spec.momentum, spec.weight_decay)
         self.test = tuple(floats(t, dtype).to(self.device) for t in self.work.test)
@@ -227,6 +233,26 @@ class Trainer(Program):
         self._whole, self._plan = None, plan
         if self.node.controller and self.tick:
             self.node.event("re-sharded", tick=self.tick, plan=str(plan.grid), cost_s=time.perf_counter() - begun_s)
+
+    def _load_base(self, spec: TrainingSpec) -> None:
+        """Put the net that another run trained under the adapters.
+
+        Raises:
+            DataError: No such run, or it trained another net, or wrote no checkpoint.
+        """
+        wanted = BASES[spec.workload]
+        base = RunDir(self.node.run.path.parent / spec.base_run)
+        try:
+            trained = base.read_manifest()["spec"].get("workload")
+            kept = checkpoint.load(base)
+        except LabError as error:
+            raise DataError(f"base_run: {error}") from error
+        if trained != wanted or kept is None:
+            why = "it wrote no checkpoint" if trained == wanted else f"it trained {trained}"
+            raise DataError(f"base_run: got {spec.base_run}, but {why}; use the id of a run that trained {wanted}")
+        layout = Layout.of(nets.net_of(catalog.facts(wanted)).whole(seed=0))
+        vector = torch.from_numpy(kept[1]["parameters"])
+        load_base(self.work.module, {name: view.numpy() for name, view in layout.views(vector)})
 
     def _empty(self) -> Whole:
         return self.job.layout.empty(self.job.optimizer.state_names, self.job.dtype)

@@ -12,6 +12,7 @@ from ...models.rank_grid import RankGrid
 from ...parallel.plan import COMPRESSIONS, ENGINES, PRECISIONS, SCHEDULES, TRANSPORTS, Plan
 from ...workloads import catalog
 from ...workloads.facts import WorkloadFacts
+from ...workloads.language_facts import BASES
 
 WORKLOADS = tuple(catalog.names())
 ALGORITHMS = ("mpi", "ring", "tree", "recursive-doubling")
@@ -35,6 +36,11 @@ class TrainingSpec(Spec):
     data_dir: str = knob(
         "",
         "Folder with train.npz and test.npz (arrays x and y) for dense-100-64-1; empty: made here from the seed.",
+        group="Work",
+    )
+    base_run: str = knob(
+        "",
+        "Id of the run whose trained net adapters are added to (gpt-char-lora); empty: an untrained one.",
         group="Work",
     )
     global_batch: int = knob(
@@ -281,6 +287,14 @@ class TrainingSpec(Spec):
             raise ModelInputError(
                 f"num_microbatches: got {self.num_microbatches}; a replica has {self.global_batch // replicas} samples of the "
                 f"global batch of {self.global_batch}; use fewer micro-batches, or a larger batch"
+            )
+        if self.base_run and self.workload not in BASES:
+            raise ModelInputError(
+                f"base_run: got {self.base_run!r}, but {self.workload} trains all of its net; leave it empty, or use {', '.join(BASES)}"
+            )
+        if self.transport == "nccl" and self.device == "cpu":
+            raise ModelInputError(
+                "transport: nccl moves data between GPUs, and device is cpu; use device=cuda, or transport=auto"
             )
         if self.cp_size > 1 and facts.task != "language":
             raise ModelInputError(
