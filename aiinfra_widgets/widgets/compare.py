@@ -61,7 +61,7 @@ def detail_html(exp: Experiment, found: Sequence[Comparison]) -> str:
         return _empty(f"The details of a segment appear after its first {need} {plural(exp.tick)}.")
     last = settled[-1]
     names = dict.fromkeys((*exp.compared, *exp.parts))
-    rows = "".join(_quantity(r) for r in last.rows if r.quantity in names)
+    rows = "".join(_quantity(r) for r in last.rows if r.quantity in names and not _nothing(exp, r))
     head = '<tr><th></th><th class="n">Predicted</th><th class="n">Measured</th><th class="n">Error</th></tr>'
     title = f"Segment {last.segment.index}: {difference(None, last.segment.spec)}"
     causes = "".join(f"<li>{escape(c)}</li>" for c in last.causes)
@@ -69,6 +69,42 @@ def detail_html(exp: Experiment, found: Sequence[Comparison]) -> str:
     if last.segment.refused and not last.segment.prediction:
         why = f'<div class="aiinfra-why"><b>No prediction to compare with</b>{refusal_html(last.segment.refused)}</div>'
     return f'<table class="aiinfra-table"><caption>{escape(title)}</caption><thead>{head}</thead><tbody>{rows}</tbody></table>{why}'
+
+
+def _nothing(exp: Experiment, row: Row) -> bool:
+    """Whether it is a part that neither side has: no row for the pipeline's bubble where there is no pipeline."""
+    return row.quantity in exp.parts and not any(v is not None and v.value for v in (row.predicted, row.measured))
+
+
+def watched_html(exp: Experiment, found: Sequence[Comparison], names: Sequence[str]) -> str:
+    """Return further quantities as a table: a row for each segment, newest first; what was predicted in small type.
+
+    Args:
+        exp: Names the tick.
+        found: One comparison per segment, oldest first.
+        names: Of the quantities.
+    """
+    if not names or not found:
+        return ""
+    head = "".join(f'<th class="n" title="{escape(quantity(n).help)}">{escape(quantity(n).label)}</th>' for n in names)
+    rows = []
+    for i in range(len(found) - 1, -1, -1)[:NEWEST]:
+        c = found[i]
+        what = difference(found[i - 1].segment.spec if i else None, c.segment.spec)
+        cells = "".join(f'<td class="n">{both_html(c.row(n))}</td>' for n in names)
+        rows.append(f"<tr><td>{c.segment.index}</td><td>{escape(what)}</td>{cells}</tr>")
+    title = "Also measured, by segment; in small type what was predicted"
+    return (
+        f'<table class="aiinfra-table"><caption>{title}</caption><thead><tr><th>Segment</th><th>Configuration</th>{head}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table>"
+    )
+
+
+def both_html(row: Row | None) -> str:
+    """Return what was measured, and below it in small type what was predicted."""
+    predicted = row.predicted if row else None
+    said = show(row.quantity, predicted.value) if row and predicted and predicted.value is not None else ""
+    return value_html(row.measured if row else None) + (f"<br><small>{escape(said)}</small>" if said else "")
 
 
 def _segment(exp: Experiment, found: Sequence[Comparison], i: int, guess: float | None) -> str:
@@ -83,10 +119,11 @@ def _segment(exp: Experiment, found: Sequence[Comparison], i: int, guess: float 
     else:
         words = verdict if row and row.predicted else "no prediction"
     own = f'<span class="aiinfra-own">you: {escape(show(exp.compared[0], guess))} \u00b7 </span>' if guess else ""
+    predicted, measured = (row.predicted, row.measured) if row else (None, None)
     cells = (
         f"<td>{s.index}</td><td>{escape(what)}</td><td class='n'>{s.first_tick}\u2013{s.first_tick + s.ticks}</td>"
-        f"<td class='n'>{own}{_value(row.predicted if row else None)}</td><td class='n'>{_value(row.measured if row else None)}</td>"
-        f"<td class='n'>{_error(row)}</td><td><span class='aiinfra-verdict aiinfra-verdict-{kind}'>{mark} {escape(words)}</span></td>"
+        f"<td class='n'>{own}{value_html(predicted)}</td><td class='n'>{value_html(measured)}</td>"
+        f"<td class='n'>{error_html(row)}</td><td><span class='aiinfra-verdict aiinfra-verdict-{kind}'>{mark} {escape(words)}</span></td>"
     )
     return f"<tr>{cells}</tr>"
 
@@ -95,12 +132,13 @@ def _quantity(row: Row) -> str:
     q = quantity(row.quantity)
     dot = f'<i class="aiinfra-dot" style="background:var(--aiinfra-{q.part})"></i>' if q.part else ""
     return (
-        f'<tr><th title="{escape(q.help)}">{dot}{escape(q.label)}</th><td class="n">{_value(row.predicted)}</td>'
-        f'<td class="n">{_value(row.measured)}</td><td class="n">{_error(row)}</td></tr>'
+        f'<tr><th title="{escape(q.help)}">{dot}{escape(q.label)}</th><td class="n">{value_html(row.predicted)}</td>'
+        f'<td class="n">{value_html(row.measured)}</td><td class="n">{error_html(row)}</td></tr>'
     )
 
 
-def _value(value: Value | None) -> str:
+def value_html(value: Value | None) -> str:
+    """Return a value with its spread at the pointer; a dash for none."""
     if value is None or value.value is None:
         return '<span class="aiinfra-none">\u2013</span>'
     spread = ""
@@ -109,7 +147,8 @@ def _value(value: Value | None) -> str:
     return f"<span{spread}>{escape(show(value.quantity, value.value))}</span>"
 
 
-def _error(row: Row | None) -> str:
+def error_html(row: Row | None) -> str:
+    """Return the relative error, or how many times too much it is."""
     if row is None or row.relative_error is None:
         return '<span class="aiinfra-none">\u2013</span>'
     if abs(row.relative_error) >= 10:

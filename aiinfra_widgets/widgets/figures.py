@@ -48,12 +48,16 @@ class Chart:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One entry of a legend: `sign` is box, line, dash or dot."""
+    """One entry of a legend: `sign` is box, line, dash or dot.
+
+    Several renderers may share a source; `column` is then what this one draws, and a column of zeros explains nothing.
+    """
 
     text: str
     sign: str
     colour: str
     renderers: tuple[Any, ...]
+    column: str = ""
 
     @property
     def source(self) -> str:
@@ -63,7 +67,10 @@ class Key:
     @property
     def drawn(self) -> bool:
         """Whether there is anything that it explains."""
-        return bool(len(next(iter(self.renderers[0].data_source.data.values()), ())))
+        data = self.renderers[0].data_source.data
+        if self.column:
+            return bool(np.any(np.nan_to_num(np.asarray(data[self.column], dtype=float))))
+        return bool(len(next(iter(data.values()), ())))
 
 
 def still(chart: Chart) -> Any:
@@ -186,7 +193,7 @@ def parts_chart(total: str, parts: Sequence[str], tick: str, data: Mapping[str, 
     fig.add_tools(bk.HoverTool(renderers=[line], mode="vline", tooltips=tips))
     fig.xaxis.axis_label, fig.yaxis.axis_label = tick.capitalize(), axis.label(q.label)
     named = zip(parts, colours, areas, strict=True)
-    keys = [Key(quantity(p).label, "box", colour, (area,)) for p, colour, area in named]
+    keys = [Key(quantity(p).label, "box", colour, (area,), p) for p, colour, area in named]
     keys += [Key(q.label, "line", INK, (line,)), Key("Predicted", "band", PREDICTED, predicted)]
     empty = f"The parts of each {tick} appear here, as it runs."
     return Chart("parts", dress(fig), empty, f"{q.label} over {plural(tick)}", f"{q.label} and its parts", tuple(keys))

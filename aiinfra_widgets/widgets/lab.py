@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING, Any
 from ..comparison import Comparison, compare
 from ..errors import ControlError, LabError, SpecError, UnknownNameError, near
 from ..launch.schedule import ask_all, parse_changes, room_for
+from ..quantities import quantity
 from ..runs.reader import Segment
 from ..runs.status import Status
 from ..summary import FORMAT, summary
-from .compare import comparison_html, detail_html
+from .compare import comparison_html, detail_html, watched_html
 from .curves import Sweeps
 from .feed import Feed, Shown, Still
 from .figures import still
@@ -46,17 +47,18 @@ class Lab:
 
     Args:
         name: Of the experiment; see `aiinfra doctor` for those there are.
-        values: Spec fields; those that are named here are shown first, the others are folded.
+        shown: Fields that are shown first, the others are folded; by default those of `values`.
+        values: Spec fields.
 
     Raises:
         UnknownNameError: No such experiment; near matches are named.
         SpecError: A value that is not allowed.
     """
 
-    def __init__(self, name: str, /, **values: Any) -> None:
+    def __init__(self, name: str, /, shown: Sequence[str] = (), **values: Any) -> None:
         self.headless = headless()
         self.state = LabState(name, values, watched=not self.headless)
-        self._primary = list(values)
+        self._primary = list(shown) or list(values)
         self._screen: Any = None
         self._follower: _Follower | None = None
         self._ended = threading.Event()
@@ -198,14 +200,10 @@ class Lab:
         with self.state.lock:
             reader, guess = self.state.reader, self.state.guess
             if reader is None:
-                empty = {"run": None, "status": "not started", "message": "press Run, or call lab.run()"}
                 return {
-                    "format": FORMAT,
-                    **empty,
-                    "experiment": self.state.experiment.name,
-                    "segments": [],
-                    "events": [],
-                }
+                    "format": FORMAT, "run": None, "status": "not started", "message": "press Run, or call lab.run()",
+                    "experiment": self.state.experiment.name, "segments": [], "events": [],
+                }  # fmt: skip
             return {**summary(reader), "guess": {"quantity": self.state.question, "value": guess}}
 
     @property
@@ -225,16 +223,26 @@ class Lab:
         return self._figure_now(name)[0]
 
     # --- display ------------------------------------------------------------------------------------------------
-    def show(self, what: str = "comparison") -> None:
+    def show(self, what: str = "comparison", *also: str) -> None:
         """Display a part by itself, in a cell of its own: "comparison", or the name of a figure.
 
         In a notebook the comparison keeps following the run; a figure shows the run as it is now.
+
+        Args:
+            what: Which part.
+            also: Names of further quantities, for the comparison: a column for each.
+
+        Raises:
+            UnknownNameError: No such figure or quantity.
         """
+        names = tuple(quantity(name).name for name in also)
         if what != "comparison":
             show_figure(*self._figure_now(what))
         elif self.headless:
-            self._show_comparison()
+            self._show_comparison(names)
         else:
+            self._the_screen().watching = names
+            self._redraw()
             show(self._the_screen().comparison)
 
     def _ipython_display_(self) -> None:
@@ -262,9 +270,10 @@ class Lab:
         for name in Shown(exp).live:
             show_figure(*self._figure_now(name))
 
-    def _show_comparison(self) -> None:
+    def _show_comparison(self, also: Sequence[str]) -> None:
         look, exp = self.state.look(fresh=True), self.state.experiment
-        show_html(comparison_html(exp, look.comparisons, look.guess) + detail_html(exp, look.comparisons))
+        found = look.comparisons
+        show_html(comparison_html(exp, found, look.guess) + watched_html(exp, found, also) + detail_html(exp, found))
         for name in Shown(exp).compared:
             show_figure(*self._figure_now(name))
         show_html(meters_table_html(look.segments))

@@ -83,7 +83,7 @@ class Live(anywidget.AnyWidget):
         shown = [
             {
                 "name": c.name, "item": bundle(c.figure, "")[FIGURE_MIME], "empty": c.empty, "label": c.label, "title": c.title,
-                "keys": [{"text": k.text, "sign": k.sign, "colour": k.colour, "source": k.source} for k in c.keys],
+                "keys": [{"text": k.text, "sign": k.sign, "colour": k.colour, "source": k.source, "column": k.column} for k in c.keys],
             }
             for c in charts
         ]  # fmt: skip

@@ -15,7 +15,7 @@ from ..machine.limits import limit
 from ..quantities import Prediction, quantity
 from . import cards, header
 from .actions import Actions
-from .compare import comparison_html, detail_html
+from .compare import comparison_html, detail_html, watched_html
 from .controls import LIVE_SIGN, Field, blame, grouped
 from .curves import Sweeps
 from .feed import Feed, Shown
@@ -90,7 +90,8 @@ class Screen:
             [self.header, self.failure, self._predict_card(primary), self._run_card(primary), self._compare_card()]
         )
         self.root.add_class("aiinfra-lab")
-        self.comparison = ipw.VBox([self.table, self.detail, self.compare_charts])
+        self.watched, self.watching = cards.html("table-box"), ()
+        self.comparison = ipw.VBox([self.table, self.watched, self.detail, self.compare_charts])
         self.comparison.add_class("aiinfra-lab")
         self.comparison.add_class("aiinfra-alone")
 
@@ -215,6 +216,7 @@ class Screen:
             self._draw_run(look)
             cards.put(self.table, comparison_html(self.exp, look.comparisons, look.guess))
             cards.put(self.detail, detail_html(self.exp, look.comparisons))
+            cards.put(self.watched, watched_html(self.exp, look.comparisons, self.watching))
             cards.put(self.meters, meters_html(look.segments))
 
     def _draw_predict(self, look: Look) -> None:

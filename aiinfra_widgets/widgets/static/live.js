@@ -82,6 +82,7 @@ class Chart {
       sign.style.setProperty("--key", key.colour);
       const entry = make("span", "", sign, key.text);
       entry.dataset.source = key.source;
+      entry.dataset.column = key.column; // a column of zeros explains nothing
       entry.hidden = true;
       head.appendChild(entry);
     }
@@ -118,7 +119,11 @@ class Chart {
     if (!source) return;
     if (update.reset) source.data = columns; else source.stream(columns, null);
     const points = source.get_length() ?? 0;
-    for (const entry of this.el.querySelectorAll("[data-source]")) if (entry.dataset.source === update.source) entry.hidden = points === 0;
+    for (const entry of this.el.querySelectorAll("[data-source]")) {
+      if (entry.dataset.source !== update.source) continue;
+      const drawn = source.data[entry.dataset.column];
+      entry.hidden = points === 0 || (drawn != null && !drawn.some(v => v));
+    }
     if (update.seen != null) this.blank(!update.seen);
   }
 }
