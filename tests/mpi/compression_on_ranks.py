@@ -53,9 +53,10 @@ class Replica:
         self.data = split(WORLD, "data", grid.group(WORLD.rank, "dp"), self.ledger, link)
         axes = Axes()
         axes.tp_size, axes.tp_rank = tp_size, self.tp.rank
-        self.units = build(net.parts, axes, CPU, dtype)
+        whole = net.whole(0)
+        self.units = build(net.parts, axes, whole, CPU, dtype)
         self.store = make(self.units, self.data, self.tp, optimizer or Sgd(0.9), CPU, dtype)
-        self.layout = Layout.of(net.whole(0))
+        self.layout = Layout.of(whole)
         self.net = torch.nn.Sequential(*(u.module for u in self.units))
 
     def load(self, module):

@@ -6,71 +6,105 @@ lockstep probe, gradients by the measured all-reduce. Nothing is fitted to any r
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from ...errors import ModelInputError
 from ...machine.profile import QUIET_FRAC, Machine
-from ...models import (
-    bucket_bounds,
-    overlapped_step,
-    recursive_doubling_allreduce_time_s,
-    ring_allreduce_time_s,
-    tree_allreduce_time_s,
-)
+from ...models import bucket_bounds, overlapped_step
 from ...quantities import Prediction, Value
 from ...workloads import catalog
+from ...workloads.calibrated import Which
 from ...workloads.facts import Layer, WorkloadFacts
 from ...workloads.step_times import StepTimes
 from .bill import bill
+from .predict_calls import INJECTED_LINK, SLEEP_OVERHEAD_S
+from .predict_memory import memory, rule
+from .predict_plan import PARTS, row_numbers, swept
+from .predict_timeline import lockstep
 from .spec import TrainingSpec
 
-MODEL = "training-step 1"
+MODEL = "training-step 2"
 SWEPT = ("nodes", "global_batch", "slow_factor", "link_latency_s", "link_bandwidth_bytes_per_s")
-INJECTED_LINK = {
-    "mpi": ring_allreduce_time_s, "ring": ring_allreduce_time_s, "tree": tree_allreduce_time_s,
-    "recursive-doubling": recursive_doubling_allreduce_time_s,
-}  # fmt: skip
-#: A sleep of t takes this much longer before the rank runs again; the injected delays are sleeps.
-SLEEP_OVERHEAD_S = 8e-5
+WHICH: tuple[Which, ...] = ("median", "q25", "q75")
+MEMORY = ("parameters_bytes", "gradients_bytes", "optimizer_bytes", "transient_bytes")
 #: Between two calibrations of one quiet machine the same probe differs by about this share.
 DRIFT = 0.10
 
 
 def predict(spec: TrainingSpec, machine: Machine, **over: Any) -> Prediction:
-    """Return the parts of one step, throughput, energy and cost, before the run.
+    """Return the parts of one step, throughput, memory, energy and cost, before the run.
 
     Args:
         spec: What is asked.
         machine: A calibrated profile.
-        over: Any of SWEPT, as arrays that broadcast together.
+        over: Any of SWEPT, as arrays that broadcast together. NaN where the plan's degrees do not divide the nodes.
 
     Raises:
-        ModelInputError: Not calibrated, a GPU is asked for, or a field that cannot be swept.
+        ModelInputError: Not calibrated; a GPU or one of torch's engines is asked for; a net that cannot be cut so; or a field
+            that cannot be swept.
 
     Valid when: one machine, CPU ranks of one thread, otherwise quiet; layers of the kinds that were probed.
     Off by: low when neighbours use the cores; up to tens of percent for layers far outside the probed sizes.
     """
     _check(spec, over)
     facts = catalog.facts(spec.workload).sized(spec.width, spec.depth)
-    bands = {w: _parts(spec, facts, StepTimes(machine, w), over) for w in ("median", "q25", "q75")}
+    plan = spec.plan(spec.nodes)
+    bands: dict[str, dict[str, Any]] = {}
+    bars: dict[str, list[float]] = {}
+    for which in WHICH:
+        rates = StepTimes(machine, which)
+        if plan.is_plain:
+            bands[which] = _parts(spec, facts, rates, over)
+        else:
+            bands[which], drawn = swept(spec, facts, rates, machine, over)
+            bars = bars or drawn
+    values = {name: _value(name, [np.asarray(bands[w][name]) for w in WHICH]) for name in bands["median"]}
     middle = bands["median"]
-    values = {}
-    for name, value in middle.items():
-        low, high = np.minimum(bands["q25"][name], value), np.maximum(bands["q75"][name], value)
-        if name == "samples_per_s":
-            low, high = np.minimum(bands["q75"][name], value), np.maximum(bands["q25"][name], value)
-        values[name] = Value(
-            name, _plain(value), _plain(low * (1 - DRIFT)), _plain(high * (1 + DRIFT)), "modelled", MODEL
-        )
     n = over.get("nodes", spec.nodes)
     cpu_s = np.minimum(np.asarray(n), machine.cores) * middle["step_time_s"]
     per_step = bill(spec, machine, n, middle["step_time_s"], cpu_s)
     values.update({name: per_step[name] for name in ("energy_per_step_j", "cost_per_step_usd")})
-    return Prediction(values, tuple(_notes(spec, machine, over)), MODEL, machine.id)
+    if not over:
+        values.update(_memory(spec, facts))
+        bars = bars or _plain_bars(spec, facts, StepTimes(machine), middle)
+    return Prediction(
+        values, tuple(_notes(spec, machine, over)), MODEL, machine.id, {"operations": bars} if bars else {}
+    )
+
+
+def _value(name: str, found: list[Any]) -> Value:
+    """Return a predicted value with its band: the quartiles of the probes, and what calibrations differ by."""
+    value = found[0]
+    low, high = np.minimum.reduce(found), np.maximum.reduce(found)
+    return Value(name, _plain(value), _plain(low * (1 - DRIFT)), _plain(high * (1 + DRIFT)), "modelled", MODEL)
+
+
+def _memory(spec: TrainingSpec, facts: WorkloadFacts) -> dict[str, Value]:
+    """Return the tensor storage of the fullest rank, kind by kind; it is counted, so it has no band."""
+    plan = spec.plan(spec.nodes)
+    ranks = memory(spec, facts, plan)
+    kinds = {name: [getattr(r.held, name) for r in ranks] for name in MEMORY}
+    kinds["compression_bytes"] = [r.compression_bytes for r in ranks]
+    found = {name: float(max(sizes)) for name, sizes in kinds.items()}
+    if plan.compression not in {"top-k", "powersgd"}:
+        del found["compression_bytes"]
+    return {name: Value(name, size, size, size, "modelled", "counted") for name, size in found.items()}
+
+
+def _plain_bars(
+    spec: TrainingSpec, facts: WorkloadFacts, rates: StepTimes, middle: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the timeline of a step of plain replicas."""
+    n, b = spec.nodes, max(spec.global_batch / spec.nodes, 1.0)
+    passes = [float(way(facts.layers(), b, facts.task)) for way in (rates.forward_s, rates.backward_s)]
+    update_s = min(float(rates.update_s(facts.params, n, optimizer=rule(spec))), float(middle["compute_time_s"]))
+    slow_s = 0.0
+    if spec.slow_node >= 0:
+        slow_s = (float(middle["compute_time_s"]) - update_s) * (spec.slow_factor - 1)
+    return lockstep(spec, {name: float(middle[name]) for name in PARTS}, (passes[0], passes[1]), update_s, slow_s)
 
 
 def _parts(spec: TrainingSpec, facts: WorkloadFacts, rates: StepTimes, over: Mapping[str, Any]) -> dict[str, Any]:
@@ -79,8 +113,8 @@ def _parts(spec: TrainingSpec, facts: WorkloadFacts, rates: StepTimes, over: Map
     batch = np.asarray(over.get("global_batch", spec.global_batch), dtype=float)
     b = np.maximum(batch / n, 1.0)
     forward_s = rates.forward_backward_s(facts.layers(), facts.task, b) + rates.glue_s
-    data_s = rates.gather_s(math.prod(facts.sample_shape), b)
-    update_s = rates.update_s(facts.params, n)
+    data_s = rates.gather_s(row_numbers(facts), b)
+    update_s = rates.update_s(facts.params, n, optimizer=rule(spec))
     reduced_bytes = facts.gradient_bytes + 8 + 8 * n
     compute_x, wait_s, comm_s = rates.lockstep(n, forward_s, reduced_bytes)
     compute_s = forward_s * compute_x + update_s
@@ -96,7 +130,9 @@ def _parts(spec: TrainingSpec, facts: WorkloadFacts, rates: StepTimes, over: Map
         "compute_time_s": compute_s,
         "exposed_comm_time_s": np.where(n > 1, exposed_s, rates.tail_s(n)),
         "straggler_wait_time_s": wait_s + slow_s * (n - 1) / n,
+        "bubble_time_s": 0.0,
         "injected_time_s": slow_s / n + link_s,
+        "engine_time_s": 0.0,
         "runtime_time_s": rates.runtime_s() * compute_x,
     }
     shape = np.broadcast_shapes(*(np.shape(v) for v in parts.values()))
@@ -166,6 +202,18 @@ def _check(spec: TrainingSpec, over: Mapping[str, Any]) -> None:
         raise ModelInputError(
             "device: a GPU step is not predicted yet: calibration probes the processor; use device=cpu"
         )
+    if spec.engine != "lab":
+        raise ModelInputError(
+            f"engine: {spec.engine} is torch's own, run as a reference, and not predicted; compare with engine=lab, which is"
+        )
+    if spec.precision != "float32":
+        raise ModelInputError(
+            f"precision: got {spec.precision}; calibration probes float32 arithmetic, nothing else is predicted; use float32"
+        )
+    if spec.compile:
+        raise ModelInputError(
+            "compile: calibration probes layers that are not compiled, so a compiled net is not predicted; switch it off"
+        )
     if spec.threads_per_node != 1:
         raise ModelInputError(
             f"threads_per_node: got {spec.threads_per_node}; calibration probes nodes of one thread; use 1"
@@ -186,15 +234,34 @@ def _notes(spec: TrainingSpec, machine: Machine, over: Mapping[str, Any]) -> lis
     probed = max((p.at["ranks"] for p in machine.rows("lockstep")), default=1)
     if most > probed:
         notes.append(f"{most} nodes were not calibrated (up to {probed} were); the prediction extends the last slope.")
-    if spec.overlap:
+    plan = spec.plan(spec.nodes)
+    if plan.is_plain and spec.overlap:
         notes.append(
             "Overlap hides injected delays, but no bytes: on one machine a core either computes or moves them."
         )
+    notes += [] if plan.is_plain else list(_plan_notes(spec))
     if spec.algorithm != "mpi":
         notes.append(
             "The written-out algorithms are predicted at the speed of the library's, plus what the link injects."
         )
     return notes
+
+
+def _plan_notes(spec: TrainingSpec) -> Iterator[str]:
+    """Yield what the model of a plan leaves out."""
+    if spec.overlap:
+        yield "Overlap is not predicted under this plan: gradients are taken to be summed behind the last backward pass."
+    if spec.pp_size > 1:
+        yield "A stage that waits is taken to leave its core to others, and a message to cost its receiver nothing but time."
+    if spec.compression in {"top-k", "powersgd"}:
+        what = "choosing the largest numbers" if spec.compression == "top-k" else "making factors orthogonal"
+        yield f"Compression: {what} was not probed; it is counted as other passes over as many numbers."
+    if spec.average_every > 1:
+        yield f"Averages are spread over the {spec.average_every} steps between two of them; the step that averages takes longer."
+    if spec.recompute:
+        yield "Recompute: the forward pass is counted twice, the bookkeeping of doing so is not."
+    if spec.outer_momentum:
+        yield "The outer step of the averages is not counted."
 
 
 def _plain(value: Any) -> Any:

@@ -17,7 +17,7 @@ from ...models.schedules import in_flight, order
 from ...parallel.plan import Plan
 from ...quantities import show
 from ...workloads import catalog
-from ...workloads.facts import FLOAT_BYTES, INDEX_BYTES, Layer, WorkloadFacts
+from ...workloads.facts import FLOAT_BYTES, INDEX_BYTES, Layer, Optimizer, WorkloadFacts
 from .predict_net import PartLayers, loss_of, stages_of
 from .spec import TrainingSpec
 
@@ -68,7 +68,7 @@ def memory(spec: TrainingSpec, facts: WorkloadFacts, plan: Plan) -> list[StageMe
             zero_stage=plan.zero_stage,
             data_size=plan.grid.dp_size * plan.grid.cp_size,
             element_bytes=element,
-            state_tensors=STATE_TENSORS[spec.rule],
+            state_tensors=STATE_TENSORS[rule(spec)],
             activations_bytes=_activations(spec, facts, plan, chunks, stage) * element / FLOAT_BYTES,
         )
         outer = 2 * sum(sizes) * element if plan.outer_momentum else 0
@@ -83,7 +83,7 @@ def process_bytes(spec: TrainingSpec, facts: WorkloadFacts, plan: Plan) -> float
     """
     element = 8 if plan.precision == "float64" else FLOAT_BYTES
     drawn = sum(layer.params + layer.fixed_params for layer in facts.layers())
-    whole = (1 + STATE_TENSORS[spec.rule]) * facts.params * element
+    whole = (1 + STATE_TENSORS[rule(spec)]) * facts.params * element
     samples = facts.train_samples + facts.test_samples
     data = samples * (math.prod(facts.sample_shape) + 1) * sample_number_bytes(facts)
     held = facts.params * element if plan.is_plain else drawn * FLOAT_BYTES
@@ -117,6 +117,11 @@ def admit(spec: TrainingSpec, machine: Machine) -> None:
             f"memory: {spec.nodes} nodes of {show('B', each)} need {show('B', spec.nodes * each)}; "
             f"this machine has {show('B', free)} to give; use {ways}"
         )
+
+
+def rule(spec: TrainingSpec) -> Optimizer:
+    """Return the optimiser as calibration names it."""
+    return "adamw" if spec.rule == "adamw" else "sgd"
 
 
 def params(layers: Sequence[Layer]) -> int:

@@ -10,25 +10,30 @@ last one. With a pipeline, a simulation of the schedule says who waits for whom.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from ...machine.profile import Machine
 from ...models.schedule_simulation import SimulatedStep, simulate
-from ...parallel.plan import Plan
 from ...workloads.facts import Layer, WorkloadFacts
 from ...workloads.facts import linear as dense
 from ...workloads.step_times import StepTimes
 from .predict_calls import Collective, Link, collectives
-from .predict_memory import matrices, params, sample_number_bytes
+from .predict_memory import matrices, params, rule, sample_number_bytes
 from .predict_net import PartLayers, loss_of, stages_of
+from .predict_timeline import lockstep, pipeline
 from .spec import TrainingSpec
 
 FLOAT_BYTES = 4
 #: Numbers of a rank's notes in the exchange at the end of a step, before the ranks have agreed on more.
 NOTES = 64
+PARTS = (
+    "data_time_s", "compute_time_s", "exposed_comm_time_s", "straggler_wait_time_s", "bubble_time_s", "injected_time_s",
+    "engine_time_s", "runtime_time_s",
+)  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -80,21 +85,55 @@ class Step:
     Attributes:
         parts: By quantity; they add up to step_time_s.
         sent_bytes: Of all ranks.
-        simulated: By stage; its intervals are the predicted timeline.
+        bars: What each rank does when, as the record of a measured step: the predicted timeline.
     """
 
     parts: dict[str, float]
     sent_bytes: float
-    simulated: SimulatedStep
+    bars: dict[str, list[float]]
 
 
-def step(spec: TrainingSpec, facts: WorkloadFacts, rates: StepTimes, machine: Machine) -> Step:
-    """Return one step of `spec.plan`.
+def swept(
+    spec: TrainingSpec, facts: WorkloadFacts, rates: StepTimes, machine: Machine, over: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, list[float]]]:
+    """Return one step of `spec.plan`, or one for each value of a sweep, and the timeline of the first.
+
+    Args:
+        spec, facts: What is asked, and of which net.
+        rates, machine: Calibration.
+        over: Spec fields as arrays that broadcast together; empty is the Spec itself.
+
+    Returns:
+        (parts, samples_per_s and sent_bytes by quantity: numbers, or arrays of the broadcast shape with NaN where the degrees do
+        not divide the nodes or a replica would have no sample; the bars of the timeline).
 
     Raises:
         ModelInputError: Not calibrated, or a net that cannot be cut so.
     """
-    return _Model(spec, facts, rates, machine).step()
+    grids = np.broadcast_arrays(*(np.asarray(v, dtype=float) for v in over.values())) if over else []
+    shape = grids[0].shape if grids else ()
+    found: list[dict[str, float]] = []
+    bars: dict[str, list[float]] = {}
+    for at in range(math.prod(shape)):
+        changes = {k: _plain(spec, k, float(g.flat[at])) for k, g in zip(over, grids, strict=True)}
+        then = spec.model_copy(update=changes)
+        inner = then.tp_size * then.pp_size * then.cp_size
+        samples = then.global_batch // max(then.nodes // inner, 1)
+        if then.nodes % inner or samples < then.num_microbatches:
+            found.append({})
+            continue
+        one = _Model(then, facts, rates, machine).step()
+        step_s = sum(one.parts.values())
+        rate = then.global_batch / step_s
+        found.append({"step_time_s": step_s, **one.parts, "samples_per_s": rate, "sent_bytes": one.sent_bytes})
+        bars = bars or one.bars
+    names = next((row for row in found if row), dict.fromkeys(("step_time_s", *PARTS, "samples_per_s", "sent_bytes")))
+    values = {name: np.array([row.get(name, np.nan) for row in found]).reshape(shape) for name in names}
+    return values, bars
+
+
+def _plain(spec: TrainingSpec, name: str, value: float) -> float:
+    return int(value) if isinstance(getattr(spec, name), int) else value
 
 
 def row_numbers(facts: WorkloadFacts) -> float:
@@ -133,21 +172,15 @@ class _Model:
         if plan.recompute:
             backward_s += float(rates.forward_s(layers, self.micro, facts.task))
         calls = collectives(facts, plan, parts, self.micro, last=last)
-        receives = self.micro * FLOAT_BYTES * self._hidden(layers[:1], side="in"), index > 0
-        sends = self.micro * FLOAT_BYTES * self._hidden(layers[-1:], side="out")
+        receives, sends = (self.micro * FLOAT_BYTES * size for size in (layers[0].in_elements, layers[-1].out_elements))
         return VirtualStage(
-            Pass(forward_s, link_s=self.link.message_s(receives[0]) if receives[1] else 0.0),
+            Pass(forward_s, link_s=self.link.message_s(receives) if index else 0.0),
             Pass(backward_s, link_s=0.0 if last else self.link.message_s(sends)),
             self._compression_s(layers),
             calls,
             self._updated(parts),
             0.0 if last else sends,
         )
-
-    def _hidden(self, layers: Sequence[Layer], side: str) -> float:
-        """Return the numbers of a sample between two stages, as the axes cut its tokens."""
-        [layer] = layers
-        return float(layer.in_elements if side == "in" else layer.out_elements)
 
     def _updated(self, parts: Sequence[PartLayers]) -> list[float]:
         units = [params(part.local(self.plan)) for part in parts]
@@ -200,9 +233,11 @@ class _Model:
             "straggler_wait_time_s": wait_s + slow_s * (n - 1) / n,
             "bubble_time_s": 0.0,
             "injected_time_s": slow_s / n + link_s,
+            "engine_time_s": 0.0,
             "runtime_time_s": rates.runtime_s() * stretch,
         }
-        return Step(parts, self._sent_bytes(), self._drawn(stage, parts, update_s))
+        passes = stage.forward.arithmetic_s, stage.backward.arithmetic_s
+        return Step(parts, self._sent_bytes(), lockstep(self.spec, parts, passes, update_s, slow_s))
 
     def _meeting(self, call: Collective, alone_s: float) -> tuple[float, float, float]:
         """Return what the lockstep probes say of one collective: (stretch of arithmetic, wait, communication)."""
@@ -211,17 +246,6 @@ class _Model:
         # The probes know all-reduces over all ranks; another kind, or a smaller group, is as much shorter as it is by itself.
         ratio = call.time_s(self.rates) / max(float(self.rates.allreduce_s(size, self.n)), 1e-9)
         return stretch, wait_s, comm_s * ratio
-
-    def _drawn(self, stage: VirtualStage, parts: dict[str, float], update_s: float) -> SimulatedStep:
-        """Return the step as bars: passes as long as their arithmetic, one wait with the communication behind them."""
-        compute_s = parts["compute_time_s"] - update_s
-        total = max(stage.forward.arithmetic_s + stage.backward.arithmetic_s, 1e-12) * self.m
-        rest_s = sum(parts[k] for k in ("exposed_comm_time_s", "straggler_wait_time_s", "injected_time_s"))
-        scale = compute_s / total
-        return simulate(
-            self.plan.schedule, self.m, [stage.forward.arithmetic_s * scale], [stage.backward.arithmetic_s * scale],
-            data_s=parts["data_time_s"], sync_s=rest_s, update_s=update_s,
-        )  # fmt: skip
 
     # --- a pipeline -------------------------------------------------------------------------------------------------
     def _pipeline(self) -> Step:
@@ -237,26 +261,45 @@ class _Model:
 
         def passes(way: str) -> list[list[float]]:
             found = [[getattr(v, way) for v in row] for row in table]
-            return [[x.time_s + x.arithmetic_s * (beside * f - 1) for x in row] for row, f in zip(found, factor, strict=True)]
+            return [
+                [x.time_s + x.arithmetic_s * (beside * f - 1) for x in row]
+                for row, f in zip(found, factor, strict=True)
+            ]
 
         sync = [[sum(self._once(v, "sync", s) for v in row) for s in (False, True)] for row in table]
         update = [[sum(self._once(v, "update", s) for v in row) for s in (False, True)] for row in table]
-        update_s = [self._update_s([u for v in row for u in v.update_numbers]) for row in table]
-        once_s = [sum(v.once_s for v in row) * beside for row in table]
+        last_s = [
+            self._update_s([u for v in row for u in v.update_numbers]) + sum(v.once_s for v in row) * beside
+            for row in table
+        ]
         sim = simulate(
             self.plan.schedule, self.m, passes("forward"), passes("backward"),
             p2p_s=[float(rates.send_s(max(v.sends_bytes, 1.0), n)) for v in self.virtual[:-1]],
             cores=self.cores, ranks_per_stage=n // p,
             data_s=[self._data_s(first=s == 0, last=s == p - 1) for s in range(p)],
             sync_s=[sync[s][0] + sync[s][1] + update[s][0] + update[s][1] for s in range(p)],
-            update_s=[u + o for u, o in zip(update_s, once_s, strict=True)],
+            update_s=last_s,
         )  # fmt: skip
-        return self._of_simulation(sim, table, slow, beside, [a[1] + b[1] for a, b in zip(sync, update, strict=True)])
+        link_s = [a[1] + b[1] for a, b in zip(sync, update, strict=True)]
+        return self._of_simulation(sim, table, slow, beside, float(np.mean(link_s)), float(np.mean(last_s)))
 
     def _of_simulation(
-        self, sim: SimulatedStep, table: list[list[VirtualStage]], slow: int, beside: float, link_s: Sequence[float]
+        self,
+        sim: SimulatedStep,
+        table: list[list[VirtualStage]],
+        slow: int,
+        beside: float,
+        link_s: float,
+        last_s: float,
     ) -> Step:
-        """Cut the simulated step of the mean rank into parts; what a pass spent in collectives is no arithmetic."""
+        """Cut the simulated step of the mean rank into parts; what a pass spent in collectives is no arithmetic.
+
+        Args:
+            sim, table: The step, and what each stage did in it.
+            slow: The stage of the slow node, or -1.
+            beside: How much longer arithmetic takes beside that of the neighbours.
+            link_s, last_s: Of the mean stage: injected into its collectives once a step; its update and what comes with it.
+        """
         n, per_stage = self.n, self.n // self.grid.pp_size
         everything = [[getattr(v, way) for v in row for way in ("forward", "backward")] for row in table]
 
@@ -267,23 +310,22 @@ class _Model:
         slow_s = 0.0
         if slow >= 0:
             slow_s = self.m * sum(x.arithmetic_s for x in everything[slow]) * beside * (self.spec.slow_factor - 1)
-        updates_s = float(np.mean([self._update_s([u for v in row for u in v.update_numbers]) for row in table]))
         # Ranks that share cores make everything longer alike.
-        stretch = max(float(np.mean(sim.compute_time_s)) - updates_s, 0.0) / max(asked_s + slow_s * per_stage / n, 1e-12)
+        stretch = max(float(np.mean(sim.compute_time_s)) - last_s, 0.0) / max(asked_s + slow_s * per_stage / n, 1e-12)
         in_passes = {name: mean(name) * stretch for name in ("comm_s", "wait_s", "link_s")}
         slow_s *= stretch
         exchange_s = self._exchange().time_s(self.rates)
-        sync_link_s = float(np.mean(link_s))
         parts = {
             "data_time_s": float(np.mean(sim.data_time_s)),
             "compute_time_s": float(np.mean(sim.compute_time_s)) - sum(in_passes.values()) - slow_s * per_stage / n,
-            "exposed_comm_time_s": float(np.mean(sim.exposed_comm_time_s)) + in_passes["comm_s"] + exchange_s - sync_link_s,
+            "exposed_comm_time_s": float(np.mean(sim.exposed_comm_time_s)) + in_passes["comm_s"] + exchange_s - link_s,
             "straggler_wait_time_s": in_passes["wait_s"] + slow_s * (per_stage - 1) / n,
             "bubble_time_s": float(np.mean(sim.bubble_time_s)),
-            "injected_time_s": in_passes["link_s"] + sync_link_s + slow_s / n,
+            "injected_time_s": in_passes["link_s"] + link_s + slow_s / n,
+            "engine_time_s": 0.0,
             "runtime_time_s": self.rates.runtime_s(),
         }
-        return Step(parts, self._sent_bytes(), sim)
+        return Step(parts, self._sent_bytes(), pipeline(self.plan, sim))
 
     def _fill(self, stage: VirtualStage) -> None:
         """Give the passes of a virtual stage their collectives."""
@@ -330,7 +372,7 @@ class _Model:
         return self.m * float(self.rates.gather_s(row, self.micro)) if first or last else 0.0
 
     def _update_s(self, pieces: Iterable[float]) -> float:
-        return sum(float(self.rates.update_s(round(p), self.n, optimizer=self.spec.rule)) for p in pieces)
+        return math.fsum(float(self.rates.update_s(round(p), self.n, optimizer=rule(self.spec))) for p in pieces)
 
     def _sent_bytes(self) -> float:
         """Return the bytes that all ranks hand to the network in a step."""
