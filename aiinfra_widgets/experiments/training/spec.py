@@ -54,7 +54,7 @@ class TrainingSpec(Spec):
     )
     steps: int = knob(2000, "Steps after which the run is done.", ge=1, le=10_000_000, log=True, group="Run")
     learning_rate: float = knob(
-        0.05,
+        0.0,
         "Step length of the optimiser; 0 is the workload's own.",
         ge=0.0,
         le=10.0,
