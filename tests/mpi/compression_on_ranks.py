@@ -1,4 +1,4 @@
-"""Run by four ranks (see test_mpi_compression.py). Gradients depend on the rank; what is expected is computed on each rank.
+"""Run by four ranks, those that train to a goal by two (see test_mpi_compression.py). Gradients depend on the rank; what is expected is computed on each rank.
 
 The ranks agree on a verdict before anyone asserts, for a rank that stops alone would leave the others waiting.
 """
@@ -131,6 +131,10 @@ def same_everywhere(tensor):
 
 def test_there_are_four():
     agree(WORLD.size == 4)
+
+
+def test_to_reach_a_goal_there_are_two():
+    agree(WORLD.size == 2)
 
 
 @pytest.mark.parametrize("latency_s", [0.0, 1e-6])
