@@ -20,7 +20,11 @@ def predict(values: dict[str, Any] | None = None, at: Machine | None = None, **o
     return Training().predict(TrainingSpec.make(values or {}), at or machine(), **over)
 
 
-@pytest.mark.parametrize("workload", catalog.names())
+#: A gradient above 1 GiB is beyond the all-reduces that were probed.
+PROBED = [name for name in catalog.names() if catalog.facts(name).gradient_bytes < 2**30]
+
+
+@pytest.mark.parametrize("workload", PROBED)
 @pytest.mark.parametrize("nodes", [1, 2, 4])
 def test_the_parts_add_up(workload, nodes):
     found = predict({"workload": workload, "nodes": nodes, "global_batch": 64})
