@@ -1,6 +1,7 @@
-"""Run by four ranks, those that train to a goal by two (see test_mpi_compression.py). Gradients depend on the rank; what is expected is computed on each rank.
+"""Run by four ranks, and by two what trains to a goal (see test_mpi_compression.py). Gradients depend on the rank.
 
-The ranks agree on a verdict before anyone asserts, for a rank that stops alone would leave the others waiting.
+What is expected is computed on each rank. The ranks agree on a verdict before anyone asserts, for a rank that stops alone would
+leave the others waiting.
 """
 
 from __future__ import annotations
