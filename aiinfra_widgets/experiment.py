@@ -175,6 +175,13 @@ class Experiment(ABC):
             ModelInputError: Outside the model's domain.
         """
 
+    def admit(self, spec: Spec, machine: Machine) -> None:  # noqa: B027 - most are admitted by their node count alone
+        """Refuse what `machine` cannot carry out, asked before a run is started or changed; more nodes are refused elsewhere.
+
+        Raises:
+            AdmissionError: With the figures and a way out.
+        """
+
     def sweep(self, spec: Spec, machine: Machine, curve: Curve) -> Sequence[float]:
         """Return where to draw the model of `curve`: by default each count to twice the cores, or 40 values to twice the present one."""
         if self.spec.knobs()[curve.swept].kind == "int":

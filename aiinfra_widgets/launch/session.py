@@ -56,11 +56,12 @@ class Session:
             detached: Outlive this process.
 
         Raises:
-            AdmissionError: More nodes than this machine takes; nothing was started.
+            AdmissionError: More nodes, or memory, than this machine has; nothing was started.
             LaunchError: No launcher.
             StorageError: No place for the run.
         """
         admit(max(spec.ranks, room or 0), self.machine)
+        experiment(name).admit(spec, self.machine)
         local.mpiexec()
         run = layout.create(self.runs, name, spec, self.machine, note=note)
         return self._submit(run, spec, room, detached)

@@ -148,6 +148,8 @@ class Controller:
         if not request.changes and not request.verb:
             raise ControlError("nothing was asked: give live fields to change, or a verb")
         then = spec.changed(request.changes) if request.changes else spec
+        if request.changes:
+            self.exp.admit(then, self.machine)
         if self.program:
             self.program.accept(then)
         own = request.verb in {v.name for v in self.exp.verbs}

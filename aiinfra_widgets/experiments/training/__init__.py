@@ -45,14 +45,30 @@ class Training(Experiment):
         assert isinstance(spec, TrainingSpec)
         return predict(spec, machine, **over)
 
+    def admit(self, spec: Spec, machine: Machine) -> None:
+        """Refuse a plan that the net cannot follow, or that does not fit the machine's memory; see `predict_memory.admit`."""
+        from .predict_memory import admit
+
+        assert isinstance(spec, TrainingSpec)
+        admit(spec, machine)
+
+    def sweep(self, spec: Spec, machine: Machine, curve: Curve) -> Sequence[float]:
+        """Return, of node counts, those that the plan's degrees divide."""
+        found = super().sweep(spec, machine, curve)
+        if curve.swept != "nodes":
+            return found
+        inner = _inner(spec)
+        return [n for n in found if n % inner == 0] or [inner]
+
     def reference_curves(self, spec: Spec, machine: Machine, curve: Curve, values: Sequence[float]) -> dict[str, Any]:
         """Return throughput over nodes: ideal as in the articles, and Amdahl's with the serial share that was calibrated."""
         from ...models import amdahl_speedup
 
-        one = self.predict(spec, machine, nodes=np.array([1.0]))
+        least = _inner(spec)  # one replica
+        one = self.predict(spec, machine, nodes=np.array([float(least)]))
         step = float(one["step_time_s"][0])
         serial = 1 - float(one["compute_time_s"][0]) / step
-        base, n = float(one["samples_per_s"][0]), np.asarray(values, dtype=float)
+        base, n = float(one["samples_per_s"][0]), np.asarray(values, dtype=float) / least
         return {"ideal": base * n, f"Amdahl, {serial:.0%} serial": base * amdahl_speedup(n, serial)}
 
     def derive(self, spec: Spec, machine: Machine, measured: Mapping[str, Value], elapsed_s: float) -> dict[str, Value]:
@@ -97,6 +113,12 @@ class Training(Experiment):
 
 #: Below this share of a core a node was kept from its work by something else; MPI's waiting counts as work.
 UNDISTURBED_FRAC = 0.9
+
+
+def _inner(spec: Spec) -> int:
+    """Return the nodes of one replica."""
+    assert isinstance(spec, TrainingSpec)
+    return spec.tp_size * spec.pp_size * spec.cp_size
 
 
 def _per(spec: TrainingSpec, seconds: float | None) -> float | None:
