@@ -144,7 +144,7 @@ class TorchEngine(Engine):
             yield
         except RuntimeError as error:
             self.world.close()  # whoever waits for this rank shall not wait for ever
-            if failures.is_loss(MPI.Exception(MPI.ERR_OTHER), self.comm):
+            if failures.is_loss(MPI.Exception(MPI.ERR_OTHER), self.comm) or self.comm.Is_revoked():
                 raise MPI.Exception(MPI.ERR_PROC_FAILED) from error
             raise
 
