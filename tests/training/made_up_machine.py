@@ -77,7 +77,8 @@ def machine(cores: int = 2, others: float = 0.0) -> Machine:
             probes += [
                 probe("allreduce", LATENCY_S + s / BYTES_PER_S, ranks=n, bytes=s) for s in (8, 2**12, 2**20, 2**26)
             ]
-            for name in ("reduce_scatter", "all_gather", "all_to_all", "send"):
-                half = [LATENCY_S / 2 + s / BYTES_PER_S / 2 for s in (64, 2**25)]
-                probes += [probe(name, t, ranks=n, bytes=s) for s, t in zip((64, 2**25), half, strict=True)]
+            for name, size in itertools.product(
+                ("reduce_scatter", "all_gather", "all_to_all", "send"), (64, 2**12, 2**20, 2**25)
+            ):
+                probes.append(probe(name, LATENCY_S / 2 + size / BYTES_PER_S / 2, ranks=n, bytes=size))
     return Machine("made-up", "now", cores, 2**34, probes=tuple(probes))

@@ -7,6 +7,7 @@ lockstep probe, gradients by the measured all-reduce. Nothing is fitted to any r
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -64,9 +65,12 @@ def predict(spec: TrainingSpec, machine: Machine, **over: Any) -> Prediction:
     values = {name: _value(name, [np.asarray(bands[w][name]) for w in WHICH]) for name in bands["median"]}
     middle = bands["median"]
     n = over.get("nodes", spec.nodes)
-    cpu_s = np.minimum(np.asarray(n), machine.cores) * middle["step_time_s"]
-    per_step = bill(spec, machine, n, middle["step_time_s"], cpu_s)
-    values.update({name: per_step[name] for name in ("energy_per_step_j", "cost_per_step_usd")})
+    step_s = middle["step_time_s"]
+    known = ~np.isnan(step_s)
+    told_s = np.where(known, step_s, 1.0)[()]
+    per_step = bill(spec, machine, n, told_s, np.minimum(np.asarray(n), machine.cores) * told_s)
+    for name in ("energy_per_step_j", "cost_per_step_usd"):
+        values[name] = per_step[name] if np.all(known) else _where(known, per_step[name])
     if not over:
         values.update(_memory(spec, facts))
         bars = bars or _plain_bars(spec, facts, StepTimes(machine), middle)
@@ -80,6 +84,12 @@ def _value(name: str, found: list[Any]) -> Value:
     value = found[0]
     low, high = np.minimum.reduce(found), np.maximum.reduce(found)
     return Value(name, _plain(value), _plain(low * (1 - DRIFT)), _plain(high * (1 + DRIFT)), "modelled", MODEL)
+
+
+def _where(known: Any, value: Value) -> Value:
+    """Return a swept value with NaN where nothing is known."""
+    numbers = {k: getattr(value, k) for k in ("value", "low", "high")}
+    return replace(value, **{k: v if v is None else np.where(known, v, np.nan) for k, v in numbers.items()})
 
 
 def _memory(spec: TrainingSpec, facts: WorkloadFacts) -> dict[str, Value]:
