@@ -50,7 +50,7 @@ class Chart:
 class Key:
     """One entry of a legend: `sign` is box, line, dash or dot.
 
-    Several renderers may share a source; `column` is then what this one draws, and a column of zeros explains nothing.
+    `column` is what it draws of a source that several share, or that may hold gaps only: of zeros and gaps nothing is seen.
     """
 
     text: str
@@ -74,8 +74,11 @@ class Key:
 
 
 def still(chart: Chart) -> Any:
-    """Return the figure for a page without our own script: with its title, and a legend of what it shows."""
+    """Return the figure for a page without our own script: with its title and a legend; one line where nothing is drawn."""
     chart.figure.title.text = chart.title
+    if chart.keys and not any(k.drawn for k in chart.keys):
+        chart.figure.title.text = f"{chart.title}: nothing to draw here"
+        chart.figure.frame_height, chart.figure.axis.visible = 4, False
     items = [bk.LegendItem(label=k.text, renderers=list(k.renderers)) for k in chart.keys if k.drawn]
     if items:
         chart.figure.add_layout(bk.Legend(items=items), "right")
@@ -301,8 +304,8 @@ def curve_chart(name: str, of: str, swept: str, data: Mapping[str, Columns], x: 
         bk.HoverTool(renderers=[line], mode="vline", tooltips=[place, ("Model", value)]),
     )
     keys = (
-        Key("Measured", "dot", MEASURED, (dots, others)),
-        Key("Model", "band", PREDICTED, (line, band)),
+        Key("Measured", "dot", MEASURED, (dots, others), "value"),
+        Key("Model", "band", PREDICTED, (line, band), "value"),
     )  # a reference curve carries its own name
     fig.xaxis.axis_label, fig.yaxis.axis_label = f"{swept} ({x.unit})" if x.unit else swept, y.label(q.label)
     if whole:

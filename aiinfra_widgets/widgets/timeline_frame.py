@@ -87,8 +87,12 @@ def chart(timeline: Timeline, data: Mapping[str, Columns], axis: Axis, tick: str
     fig.yaxis.ticker = bk.BasicTicker(min_interval=1, num_minor_ticks=0, desired_num_ticks=WORDY_LANES)
     fig.yaxis.major_label_overrides = {-1: "", -2: ""}  # no lane: the words above the first one
     fig.ygrid.visible = False
-    named = zip(timeline.kinds, colours(timeline), strict=True)
-    keys = [Key(name, "box", colour, (drawn[name],)) for (name, _), colour in named if not known or name in known]
+    shade = dict(zip((name for name, _ in timeline.kinds), colours(timeline), strict=True))
+    for name in known - {
+        *bars.data["name"]
+    }:  # predicted only: a legend takes its sign from a bar, so there is one out of sight
+        drawn[name] = fig.hbar(y=[np.nan], left=[np.nan], right=[np.nan], fill_color=shade[name], line_color="white")
+    keys = [Key(n, "box", colour, (drawn[n],)) for n, colour in shade.items() if not known or n in known]
     keys.append(Key("Predicted (below)", "frame", LABELS[0], (below,)))
     title = f"{plural(timeline.bars)} by {lowered(timeline.lanes)}"
     empty = f"The {lowered(plural(timeline.bars))} of one {tick} appear here."

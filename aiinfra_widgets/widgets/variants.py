@@ -29,6 +29,7 @@ from .lab import Lab
 from .live import Live
 from .notebook import show, show_figure, show_html
 from .variants_view import CHART, curves_chart, sources, table_html
+from .words import said
 
 #: Seconds between two looks at a run.
 LOOK_S = 0.05
@@ -42,11 +43,13 @@ class Variant:
 
     Attributes:
         text: As typed; `spec` is None where it is not allowed, with the reason in `problem`.
+        name: The same in words.
         comparison: Predicted and measured, once it was measured.
         at, curve: Ticks and the quantity that is drawn over them.
     """
 
     text: str
+    name: str
     spec: Spec | None
     problem: str = ""
     comparison: Comparison | None = None
@@ -86,10 +89,14 @@ class Variants:
         words = read_words(self.lab.state.experiment, shlex.split(text), repr(text))
         if words.verb or words.at_tick:
             raise SpecError(f"setup {text!r}: a setup has fields only; write it as 'nodes=2 tp_size=2'")
+        if not words.fields:
+            return Variant(text, "As set above", base)
         try:
-            return Variant(text, base.changed(words.fields, live_only=False) if words.fields else base)
+            spec = base.changed(words.fields, live_only=False)
         except SpecError as error:
-            return Variant(text, None, str(error))
+            return Variant(text, text, None, str(error))
+        knobs = spec.knobs()
+        return Variant(text, ", ".join(said(knobs[n], getattr(spec, n)) for n in words.fields), spec)
 
     def measure(self, working: Callable[[str], None] = lambda text: None) -> None:
         """Run every setup that was not run yet, and return when that is done.
@@ -106,7 +113,7 @@ class Variants:
         with self._lock:
             for variant in self.variants:
                 if variant.spec is not None and variant.comparison is None and not variant.problem:
-                    working(variant.text)
+                    working(variant.name)
                     self._run(variant, variant.spec)
 
     def _run(self, variant: Variant, spec: Spec) -> None:
@@ -154,7 +161,7 @@ class Variants:
         return table_html(self.lab.state.experiment, self.variants, self.results(), self.quantities, self.curve)
 
     def _names(self) -> list[str]:
-        return [v.text or "as set above" for v in self.variants]
+        return [v.name for v in self.variants]
 
     def _sources(self) -> dict[str, Any]:
         return sources(self.curve, [(v.at, v.curve) for v in self.variants])
@@ -206,7 +213,7 @@ class VariantsScreen:
             self.draw()
 
     def _working(self, text: str) -> None:
-        cards.put(self.say, f'<span role="status">running {escape(text or "the setup above")} \u2026</span>')
+        cards.put(self.say, f'<span role="status">running {escape(text)} \u2026</span>')
         self.draw()
 
     def draw(self) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..experiment import Experiment
 from ..quantities import quantity, show
-from .compare import both_html, error_html, value_html
+from .compare import both_html, error_html
 from .figures import Chart, Columns, Key, axis_of, bk, canvas, falls_by_orders, follow, source
 from .theme import LABELS, dress
 from .words import plural
@@ -33,28 +33,24 @@ def table_html(
     """
     main = exp.compared[0]
     titles = [
-        f"{quantity(main).label}, predicted", "measured", "Error", *(quantity(n).label for n in names),
-        f"{quantity(curve).label}, at the end", "Farthest from the first",
+        quantity(main).label, "Error", *(quantity(n).label for n in names), f"{quantity(curve).label} at the end", "Off the first",
     ]  # fmt: skip
     head = "<th>Setup</th>" + "".join(f'<th class="n">{escape(t)}</th>' for t in titles)
     body = "".join(
         _row(main, v, row, names, curve, LABELS[i]) for i, (v, row) in enumerate(zip(variants, rows, strict=True))
     )
-    return f'<table class="aiinfra-table"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+    title = "Each from the same beginning; in small type what was predicted"
+    return f'<table class="aiinfra-table"><caption>{title}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
 
 
 def _row(main: str, variant: Any, row: Mapping[str, Any], names: Sequence[str], curve: str, colour: str) -> str:
-    name = f'<th><i class="aiinfra-dot" style="background:{colour}"></i>{escape(variant.text or "as set above")}</th>'
+    name = f'<th><i class="aiinfra-dot" style="background:{colour}"></i>{escape(variant.name)}</th>'
     if variant.problem:
-        return f'<tr>{name}<td colspan="{len(names) + 5}">{escape(variant.problem)}</td></tr>'
+        return f'<tr>{name}<td colspan="{len(names) + 4}">{escape(variant.problem)}</td></tr>'
     if variant.comparison is None:
-        return f'<tr>{name}<td colspan="{len(names) + 5}">not measured yet</td></tr>'
+        return f'<tr>{name}<td colspan="{len(names) + 4}">not measured yet</td></tr>'
     found = variant.comparison.row(main)
-    cells = [
-        value_html(found.predicted if found else None),
-        value_html(found.measured if found else None),
-        error_html(found),
-    ]
+    cells = [both_html(found), error_html(found)]
     cells += [both_html(variant.comparison.row(n)) for n in names]
     cells += [show(curve, row[curve]), tiny(row["difference_to_first_frac"])]
     return f"<tr>{name}" + "".join(f'<td class="n">{c}</td>' for c in cells) + "</tr>"

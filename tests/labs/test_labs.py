@@ -17,13 +17,40 @@ QUICK = {
     "01_training_scaling": {"steps": 160, "nodes": 1, "changes": ["step=60 nodes=2"]},
     "02_response_time": {"duration_s": 9.0, "changes": ["window=45 nodes=2"]},
     "03_scheduling": {"jobs": 8, "mean_work_s": 0.5},
-}
+    "06_model_parallel": {
+        "steps": 80, "global_batch": 8, "changes": ["step=30 tp_size=1", "step=50 tp_size=2 nodes=4"], "plan_steps": 16,
+        "plans": ["nodes=1", "tp_size=1", "tp_size=2"],
+    },
+    "07_pipeline": {
+        "steps": 60, "global_batch": 8, "depth": 2, "changes": ["step=30 num_microbatches=4"], "plan_steps": 16,
+        "microbatches": [1, 4], "schedules": ["schedule=gpipe"],
+    },
+    "08_sharded": {
+        "steps": 80, "global_batch": 8, "changes": ["step=30 zero_stage=1", "step=50 zero_stage=3"], "plan_steps": 16,
+        "ways": ["compression=none", "compression=top-k"], "engines": ["engine=lab", "engine=torch-ddp"],
+    },
+    "09_workloads": {"workload": "heat-pinn", "nodes": 2, "steps": 60},
+}  # fmt: skip
 #: The node counts of the segments, the quantity that is asked for, and the last tick where it is known.
 EXPECTED = {
     "01_training_scaling": ([1, 2], "step_time_s", 160),
     "02_response_time": ([1, 2], "mean_response_s", None),
     "03_scheduling": ([4], "mean_wait_s", None),
+    "06_model_parallel": ([2, 2, 4], "step_time_s", 80),
+    "07_pipeline": ([2, 2], "step_time_s", 60),
+    "08_sharded": ([2, 2, 2], "step_time_s", 80),
+    "09_workloads": ([2], "step_time_s", 60),
 }
+#: The lists of setups that a lab compares from the same beginning, and how far their losses may lie apart; None: other training.
+SETUPS = {
+    "06_model_parallel": {"plans": 1e-4},
+    "07_pipeline": {"microbatches": 1e-4},
+    "08_sharded": {"ways": None, "engines": 1e-4},
+}
+
+
+def test_every_lab_is_run_here() -> None:
+    assert {p.stem for p in LABS} == {*QUICK, *ANSWERED}
 
 
 def parameters(values: Mapping[str, object]) -> list[str]:
@@ -71,6 +98,11 @@ def test_lab_runs_unattended_and_reads_the_run(lab: Path, profile: Path, tmp_pat
         assert asked["predicted"] > 0, segment["prediction_refused"]
         assert asked["measured"] > 0
         assert asked["relative_error"] == pytest.approx(asked["predicted"] / asked["measured"] - 1)
+    for name, apart in SETUPS.get(lab.stem, {}).items():
+        rows = found[name]
+        assert [row["problem"] for row in rows] == [None] * len(rows)
+        assert all(row["quantities"][quantity]["measured"] > 0 for row in rows)
+        assert apart is None or all(row["difference_to_first_frac"] < apart for row in rows)
     # The results come from the run's files, never from rendered text: the run is there and says the same.
     run = Path(found["run"])
     lines = (run / "samples" / "0-0.csv").read_text().splitlines()
