@@ -214,6 +214,14 @@ QUANTITIES: dict[str, Quantity] = _table(
         combine="max",
     ),
     Quantity(
+        "outer_bytes",
+        "Outer step",
+        "B",
+        "Storage of DiLoCo's outer step: the last average, and its velocity.",
+        "lower",
+        combine="max",
+    ),
+    Quantity(
         "transient_bytes",
         "Gathered for a while",
         "B",

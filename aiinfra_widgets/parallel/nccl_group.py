@@ -5,7 +5,6 @@ Not measured on several GPUs yet: none were at hand.
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ import torch.distributed as dist
 from mpi4py import MPI
 from torch import Tensor
 
+from ..ranks import nccl
 from .groups import Group
 from .ledger import Ledger
 
@@ -28,14 +28,7 @@ class NcclWorld:
     """
 
     def __init__(self, comm: MPI.Intracomm, device: torch.device) -> None:
-        port = np.zeros(1, np.int64)
-        with socket.socket() as free:
-            if comm.rank == 0:
-                free.bind(("127.0.0.1", 0))
-                port[0] = free.getsockname()[1]
-        comm.Bcast(port, 0)
-        where = f"tcp://127.0.0.1:{int(port[0])}"
-        dist.init_process_group("nccl", init_method=where, rank=comm.rank, world_size=comm.size, device_id=device)
+        nccl.start(comm, device)
         self.comm = comm
 
     def group(self, axis: str, ranks: Sequence[int], ledger: Ledger) -> NcclGroup:

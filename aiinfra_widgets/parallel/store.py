@@ -178,8 +178,8 @@ class FlatStore(Store):
         self.parameters = torch.zeros(at, device=device, dtype=dtype)
         self.gradient = torch.zeros(at, device=device, dtype=dtype)
         for unit, span in zip(self.units, self.spans, strict=True):
-            unit.bind(self.parameters[span])
-            unit.bind_gradients(self.gradient[span])
+            unit.attach(self.parameters[span])
+            unit.attach_gradients(self.gradient[span])
         self.mine = self._mine()
         count = self.mine.stop - self.mine.start
         self.state = {name: torch.zeros(count, device=device, dtype=dtype) for name in optimizer.state_names}

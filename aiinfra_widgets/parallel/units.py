@@ -65,12 +65,12 @@ class Unit:
             at = span.stop
         self.size = at
 
-    def bind(self, flat: Tensor) -> None:
+    def attach(self, flat: Tensor) -> None:
         """Make the parameters views of `flat` (size numbers); what they held is forgotten."""
         for p in self.placed:
             p.parameter.data = flat[p.span].view(p.parameter.shape)
 
-    def bind_gradients(self, flat: Tensor | None) -> None:
+    def attach_gradients(self, flat: Tensor | None) -> None:
         """Make the gradients views of `flat`, so that backward adds into it; None: backward makes its own."""
         for p in self.placed:
             p.parameter.grad = None if flat is None else flat[p.span].view(p.parameter.shape)

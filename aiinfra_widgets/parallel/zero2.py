@@ -69,8 +69,8 @@ class Zero2(Store):
         """Return a unit's tensors, all zero, and bind its parameters to them."""
         mine = share(unit.size, self.data.size, self.data.rank)
         flat = self._zeros(unit.size)
-        unit.bind(flat)
-        unit.bind_gradients(None)
+        unit.attach(flat)
+        unit.attach_gradients(None)
         shard = Shard(
             unit, counts(unit.size, self.data.size), mine, flat, flat[mine], self._zeros(mine.stop - mine.start)
         )
@@ -93,7 +93,7 @@ class Zero2(Store):
         assert shard.whole_gradient is None, f"backward came to {unit.part.name} again before it had finished with it"
         shard.whole_gradient = self._zeros(unit.size)
         self.transient.hold(shard.whole_gradient)
-        unit.bind_gradients(shard.whole_gradient)
+        unit.attach_gradients(shard.whole_gradient)
 
     def after_backward(self, unit: Unit, last: bool) -> None:
         """See `Store`: the sum is added to what this rank keeps, and the whole gradient is gone."""
@@ -107,7 +107,7 @@ class Zero2(Store):
             self.transient.hold(summed)
             self.transient.free(summed)
         self.transient.free(whole)
-        unit.bind_gradients(None)
+        unit.attach_gradients(None)
         shard.whole_gradient = None
 
     def finish(self) -> None:

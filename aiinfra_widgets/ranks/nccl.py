@@ -24,23 +24,23 @@ def possible(comm: MPI.Intracomm, device: torch.device) -> bool:
     return bool(one_host and (devices >= 0).all() and (everyone[:, 1] == 1).all() and len(set(devices)) == comm.size)
 
 
+def start(comm: MPI.Intracomm, device: torch.device) -> None:
+    """Make torch's process group over the ranks of `comm`, all on this host, each with a device of its own; costs seconds."""
+    port = np.zeros(1, np.int64)
+    with socket.socket() as free:
+        if comm.rank == 0:
+            free.bind(("127.0.0.1", 0))
+            port[0] = free.getsockname()[1]
+    comm.Bcast(port, 0)
+    where = f"tcp://127.0.0.1:{int(port[0])}"
+    dist.init_process_group("nccl", init_method=where, rank=comm.rank, world_size=comm.size, device_id=device)
+
+
 class NcclSum:
-    """A process group of torch over the active ranks; made anew when membership changes, which costs seconds."""
+    """The sum of gradients over the active ranks; made anew when membership changes."""
 
     def __init__(self, comm: MPI.Intracomm, device: torch.device) -> None:
-        port = np.zeros(1, np.int64)
-        with socket.socket() as free:
-            if comm.rank == 0:
-                free.bind(("127.0.0.1", 0))
-                port[0] = free.getsockname()[1]
-        comm.Bcast(port, 0)
-        dist.init_process_group(
-            "nccl",
-            init_method=f"tcp://127.0.0.1:{int(port[0])}",
-            rank=comm.rank,
-            world_size=comm.size,
-            device_id=device,
-        )
+        start(comm, device)
 
     def sum(self, tensor: Tensor) -> None:
         """Sum `tensor` (on this rank's device) over all ranks, in place."""

@@ -6,6 +6,7 @@ import json
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -140,6 +141,13 @@ class Program(ABC):
     def act(self, verb: str, arguments: Mapping[str, Any]) -> None:
         """Carry out a verb that the experiment declares; called on every active node at a boundary."""
         raise NotImplementedError(verb)
+
+
+def program_of(name: str) -> type[Program]:
+    """Return the class that an experiment names as `module:Class`."""
+    module, _, attribute = name.partition(":")
+    found: type[Program] = getattr(import_module(module), attribute)
+    return found
 
 
 def send_json(comm: MPI.Comm, data: Any, dest: int, tag: int) -> None:

@@ -28,7 +28,7 @@ from ..runs.writer import EventWriter, RecordWriter, SampleWriter
 from . import checkpoint, failures
 from .controller import Controller, Plan
 from .metering import Meter, ResidentMemory
-from .node import Node, Program, broadcast_json, receive_json, send_json, wait_for
+from .node import Node, Program, broadcast_json, program_of, receive_json, send_json, wait_for
 
 JOIN, WAKE = 61, 62
 PAUSE_S = 0.004
@@ -55,7 +55,7 @@ class Runtime:
         self.word = np.zeros(1, np.int64)
         self.plan: Plan | None = None
         self.event("started", pid=os.getpid(), incarnation=self.incarnation)
-        self.program: Program = _load(self.exp.program)(self.spec, self.node)
+        self.program: Program = program_of(self.exp.program)(self.spec, self.node)
         if restored:
             self._restore(restored[0]["tick"], restored[1])
         self.controller = Controller(self.run, self.exp, self.node.machine, self.event, self.program)
@@ -326,8 +326,7 @@ class Runtime:
     # --- the end ------------------------------------------------------------------------------------------------
     def _finish(self, state: str, message: str, **more: Any) -> str:
         """Write the outcome, then wake the idle nodes so that they return too."""
-        if state == "done":
-            self.program.gather()
+        self.program.gather()
         self.program.close()
         self.samples.flush()
         self.meter.read(force=True)
@@ -395,9 +394,3 @@ def _size(plan: Plan | None) -> int:
     """Bytes of a plan's encoding, 0 for none."""
     return len(json.dumps(asdict(plan)).encode()) if plan else 0
 
-
-def _load(name: str) -> type[Program]:
-    from importlib import import_module
-
-    module, _, attribute = name.partition(":")
-    return getattr(import_module(module), attribute)  # type: ignore[no-any-return]

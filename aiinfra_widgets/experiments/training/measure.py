@@ -39,7 +39,7 @@ COLUMNS = (
     "step_time_s", "data_time_s", "compute_time_s", "exposed_comm_time_s", "straggler_wait_time_s", "bubble_time_s",
     "injected_time_s", "engine_time_s", "sent_bytes", "transient_bytes", "loss",
 )  # fmt: skip
-HELD = ("parameters", "gradients", "optimizer", "compression")
+HELD = ("parameters", "gradients", "optimizer", "compression", "outer")
 #: Ticks of a segment after which one is traced first: the warm-up is over.
 TRACED_FIRST = 6
 
@@ -117,15 +117,21 @@ class Trainer(Program):
             self.engine = None
 
     def accept(self, spec: Spec) -> None:
-        """Refuse a batch that the person's own archive is too small for.
+        """Refuse a batch that the person's own archive is too small for, and a plan that torch's engines do not know.
 
         Raises:
             DataError: With the number of samples there are.
+            ModelInputError: What torch cannot do here.
         """
         assert isinstance(spec, TrainingSpec)
         if spec.global_batch > len(self.job.train[0]):
             found = f"{spec.data_dir or spec.workload} holds {len(self.job.train[0])} training samples"
             raise DataError(f"global_batch: got {spec.global_batch}; {found}; choose at most that")
+        plan = spec.plan(spec.nodes)
+        if plan.engine != "lab":
+            from ...parallel.reference import check
+
+            check(plan, self.work, spec.global_batch)
 
     def join(self, spec: Spec) -> None:
         """Take this rank's place under the plan, and its share of the state where the plan is another one."""
