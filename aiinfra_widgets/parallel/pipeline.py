@@ -66,16 +66,18 @@ class Pipeline:
         Returns:
             The loss of this rank's micro-batches, 0 where another stage has it.
         """
-        self.injected_s, total = 0.0, 0.0
+        self.injected_s, total = 0.0, torch.zeros(())
         last_backward = [o.microbatch for o in operations if o.kind == "backward"][-1]
         for operation in operations:
             stage = virtual_stage(self.pp.rank, operation.chunk, self.pp.size)
             if operation.kind == "forward":
-                total += self._forward(operation, stage, inputs, operation.microbatch == last_backward, slow_factor)
+                total = total + self._forward(
+                    operation, stage, inputs, operation.microbatch == last_backward, slow_factor
+                )
             else:
                 self._backward(operation, stage, slow_factor)
         self.pp.settle()
-        return total
+        return float(total)  # here and not earlier: on a GPU it waits for all that was asked
 
     @torch.no_grad()
     def outputs(self, x: Tensor) -> Tensor | None:
@@ -96,19 +98,19 @@ class Pipeline:
 
     def _forward(
         self, operation: Operation, stage: int, inputs: Sequence[Tensor], last: bool, slow_factor: float
-    ) -> float:
+    ) -> Tensor:
         number = operation.microbatch
         x = inputs[number]
         if stage > 0:
             x = self._receive(stage, number, len(x), backward=False).requires_grad_()
-        share = 0.0
+        share = torch.zeros(())
         with self._timed(FORWARD, number, slow_factor), self.autocast():
             value = x
             for unit in self.chunks[operation.chunk]:
                 value = self.forward(unit, value, last)
             if stage == self.virtual_stages - 1:
                 value = self.loss(value, number)
-                share = float(value.detach())
+                share = value.detach()
         if stage < self.virtual_stages - 1:
             self._send(value, stage + 1, number, backward=False)
         self._alive[operation.chunk, number] = _Alive(x, value)

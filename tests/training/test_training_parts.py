@@ -34,7 +34,7 @@ def spec(**values):
         ({"algorithm": "rign"}, "did you mean 'ring'"),
         ({"device": "gpu"}, "device: got 'gpu'"),
         ({"steps": True}, "steps: got True"),
-        ({"width": 63}, "width: got 63; allowed: a whole number from 64 to 4096"),
+        ({"workload": "synthetic", "width": 63}, "synthetic: width is 63; allowed: a whole number from 64 to 4096"),
     ],
 )
 def test_what_does_not_fit_together_is_said(values, says):

@@ -74,26 +74,18 @@ class Training(Experiment):
     def derive(self, spec: Spec, machine: Machine, measured: Mapping[str, Value], elapsed_s: float) -> dict[str, Value]:
         """Return throughput from the measured step time, and the bill of the segment so far."""
         from .bill import bill
+        from .rates import rates
 
         assert isinstance(spec, TrainingSpec)
         step = measured.get("step_time_s")
         if step is None or not step.value:
             return {}
-        rate = Value(
-            "samples_per_s",
-            spec.global_batch / step.value,
-            _per(spec, step.high),
-            _per(spec, step.low),
-            "measured",
-            "batch over step time",
-            step.n,
-        )
         cpu = measured.get("cpu_time_s")
         cpu_s = cpu.value if cpu is not None and cpu.value is not None else 0.0
         counted = measured.get("energy_j")
         joule = counted.value if counted is not None and counted.method == "measured" else None
         return {
-            "samples_per_s": rate,
+            **rates(spec, step),
             **bill(spec, machine, spec.nodes, step.value, cpu_s, elapsed_s / step.value, joule),
         }
 
@@ -119,7 +111,3 @@ def _inner(spec: Spec) -> int:
     """Return the nodes of one replica."""
     assert isinstance(spec, TrainingSpec)
     return spec.tp_size * spec.pp_size * spec.cp_size
-
-
-def _per(spec: TrainingSpec, seconds: float | None) -> float | None:
-    return spec.global_batch / seconds if seconds else None

@@ -7,7 +7,6 @@ lockstep probe, gradients by the measured all-reduce. Nothing is fitted to any r
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -88,8 +87,11 @@ def _value(name: str, found: list[Any]) -> Value:
 
 def _where(known: Any, value: Value) -> Value:
     """Return a swept value with NaN where nothing is known."""
-    numbers = {k: getattr(value, k) for k in ("value", "low", "high")}
-    return replace(value, **{k: v if v is None else np.where(known, v, np.nan) for k, v in numbers.items()})
+    found: dict[str, Any] = {
+        side: None if getattr(value, side) is None else np.where(known, getattr(value, side), np.nan)
+        for side in ("value", "low", "high")
+    }
+    return Value(value.quantity, **found, method=value.method, how=value.how)
 
 
 def _memory(spec: TrainingSpec, facts: WorkloadFacts) -> dict[str, Value]:

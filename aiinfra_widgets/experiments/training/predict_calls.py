@@ -18,7 +18,7 @@ from ...parallel.plan import Plan
 from ...workloads.facts import FLOAT_BYTES, Layer, WorkloadFacts
 from ...workloads.step_times import StepTimes
 from .predict_memory import matrices, params
-from .predict_net import PartLayers, loss_of
+from .predict_net import PartLayers, loss_of, stages_of
 
 Kind = Literal["all_reduce", "reduce_scatter", "all_gather", "all_to_all"]
 #: In which pass of a micro-batch, or once a step: behind the last backward pass, or with the update.
@@ -47,6 +47,10 @@ class Collective:
     size_bytes: float
     ranks: int
     times: float = 1.0
+
+    def in_a_step(self, num_microbatches: int) -> float:
+        """Return how often it is done in a step."""
+        return self.times * (num_microbatches if self.when in {"forward", "backward"} else 1)
 
     def time_s(self, rates: StepTimes) -> float:
         """Return the seconds it takes among ranks that arrive together, each with a core of its own."""
@@ -122,6 +126,25 @@ def collectives(
         tokens = micro * loss_of(facts, plan).dims["rows"]
         found += [Collective("all_reduce", "forward", k * FLOAT_BYTES * tokens, grid.tp_size) for k in (1, 2)]
     return [c for c in (*found, *_replicas(plan, parts)) if c.ranks > 1 and c.size_bytes > 0]
+
+
+def sent_bytes(facts: WorkloadFacts, plan: Plan, global_batch: int) -> float:
+    """Return the bytes that all ranks hand to the network in a step; of a local SGD, on average over the steps."""
+    grid, m = plan.grid, plan.num_microbatches
+    micro, virtual = global_batch / grid.dp_size / m, stages_of(facts, plan)
+    each = 0.0
+    for index, parts in enumerate(virtual):
+        last = index == len(virtual) - 1
+        calls = collectives(facts, plan, parts, micro, last=last)
+        each += sum(call.sent_bytes * call.in_a_step(m) for call in calls)
+        if not last:  # the activations, and their gradients back
+            each += 2 * m * hidden_bytes(plan, parts, micro)
+    return each * grid.world_size / grid.pp_size
+
+
+def hidden_bytes(plan: Plan, parts: Sequence[PartLayers], micro: float) -> float:
+    """Return the size of what a virtual stage hands to the next one, of one micro-batch."""
+    return micro * FLOAT_BYTES * parts[-1].layers[-1].local(plan).out_elements
 
 
 def _tensor(plan: Plan, part: PartLayers, micro: float) -> Iterator[Collective]:

@@ -21,7 +21,7 @@ from ...models.schedule_simulation import SimulatedStep, simulate
 from ...workloads.facts import Layer, WorkloadFacts
 from ...workloads.facts import linear as dense
 from ...workloads.step_times import StepTimes
-from .predict_calls import Collective, Link, collectives
+from .predict_calls import Collective, Link, collectives, hidden_bytes, sent_bytes
 from .predict_memory import matrices, params, rule, sample_number_bytes
 from .predict_net import PartLayers, loss_of, stages_of
 from .predict_timeline import lockstep, pipeline
@@ -30,6 +30,9 @@ from .spec import TrainingSpec
 FLOAT_BYTES = 4
 #: Numbers of a rank's notes in the exchange at the end of a step, before the ranks have agreed on more.
 NOTES = 64
+#: What a step's notes cost in Python, as multiples of the bookkeeping that calibration probes ("tail"; timed side by side): once
+#: to write and split them, and for each call that they tell of.
+NOTES_TAILS, CALL_TAILS = 2.0, 0.27
 PARTS = (
     "data_time_s", "compute_time_s", "exposed_comm_time_s", "straggler_wait_time_s", "bubble_time_s", "injected_time_s",
     "engine_time_s", "runtime_time_s",
@@ -172,7 +175,7 @@ class _Model:
         if plan.recompute:
             backward_s += float(rates.forward_s(layers, self.micro, facts.task))
         calls = collectives(facts, plan, parts, self.micro, last=last)
-        receives, sends = (self.micro * FLOAT_BYTES * size for size in (layers[0].in_elements, layers[-1].out_elements))
+        receives, sends = self.micro * FLOAT_BYTES * layers[0].in_elements, hidden_bytes(plan, parts, self.micro)
         return VirtualStage(
             Pass(forward_s, link_s=self.link.message_s(receives) if index else 0.0),
             Pass(backward_s, link_s=0.0 if last else self.link.message_s(sends)),
@@ -228,7 +231,7 @@ class _Model:
         slow_s = self._slow_s(alone_s - stage.once_s) * stretch
         parts = {
             "data_time_s": self._data_s(first=True, last=True) * stretch,
-            "compute_time_s": alone_s * stretch + update_s,
+            "compute_time_s": alone_s * stretch + update_s + self._notes_s(meetings),
             "exposed_comm_time_s": comm_s,
             "straggler_wait_time_s": wait_s + slow_s * (n - 1) / n,
             "bubble_time_s": 0.0,
@@ -237,7 +240,12 @@ class _Model:
             "runtime_time_s": rates.runtime_s() * stretch,
         }
         passes = stage.forward.arithmetic_s, stage.backward.arithmetic_s
-        return Step(parts, self._sent_bytes(), lockstep(self.spec, parts, passes, update_s, slow_s))
+        last_s = update_s + self._notes_s(meetings)
+        return Step(
+            parts,
+            sent_bytes(self.facts, self.plan, self.spec.global_batch),
+            lockstep(self.spec, parts, passes, last_s, slow_s),
+        )
 
     def _meeting(self, call: Collective, alone_s: float) -> tuple[float, float, float]:
         """Return what the lockstep probes say of one collective: (stretch of arithmetic, wait, communication)."""
@@ -269,7 +277,9 @@ class _Model:
         sync = [[sum(self._once(v, "sync", s) for v in row) for s in (False, True)] for row in table]
         update = [[sum(self._once(v, "update", s) for v in row) for s in (False, True)] for row in table]
         last_s = [
-            self._update_s([u for v in row for u in v.update_numbers]) + sum(v.once_s for v in row) * beside
+            self._update_s([u for v in row for u in v.update_numbers])
+            + sum(v.once_s for v in row) * beside
+            + self._notes_s(sum(2 * self.m + sum(self._times(c) for c in v.calls) for v in row))
             for row in table
         ]
         sim = simulate(
@@ -325,7 +335,7 @@ class _Model:
             "engine_time_s": 0.0,
             "runtime_time_s": self.rates.runtime_s(),
         }
-        return Step(parts, self._sent_bytes(), pipeline(self.plan, sim))
+        return Step(parts, sent_bytes(self.facts, self.plan, self.spec.global_batch), pipeline(self.plan, sim))
 
     def _fill(self, stage: VirtualStage) -> None:
         """Give the passes of a virtual stage their collectives."""
@@ -354,7 +364,11 @@ class _Model:
         return arithmetic_s * (self.spec.slow_factor - 1) if 0 <= self.spec.slow_node < self.n else 0.0
 
     def _times(self, call: Collective) -> float:
-        return call.times * (self.m if call.when in {"forward", "backward"} else 1)
+        return call.in_a_step(self.m)
+
+    def _notes_s(self, calls: float) -> float:
+        """Return seconds of bookkeeping on a step's notes."""
+        return (NOTES_TAILS + CALL_TAILS * calls) * float(self.rates.tail_s(min(self.n, self.cores)))
 
     def _exchange(self) -> Collective:
         """Return the exchange of loss, ballots and notes at the end of every step."""
@@ -373,10 +387,3 @@ class _Model:
 
     def _update_s(self, pieces: Iterable[float]) -> float:
         return math.fsum(float(self.rates.update_s(round(p), self.n, optimizer=rule(self.spec))) for p in pieces)
-
-    def _sent_bytes(self) -> float:
-        """Return the bytes that all ranks hand to the network in a step."""
-        per_rank = self.n // self.grid.pp_size
-        sums = sum(c.sent_bytes * self._times(c) for v in self.virtual for c in v.calls)
-        messages = sum(2 * v.sends_bytes * self.m for v in self.virtual)
-        return per_rank * (sums + messages)
