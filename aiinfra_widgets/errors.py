@@ -78,6 +78,10 @@ class ReportError(LabError, RuntimeError):
     """A report whose parameters are wrong or whose notebook failed."""
 
 
+#: A match that is less like the word by this much than the best one is not worth a mention.
+MUCH_LESS_LIKE = 0.25
+
+
 def near(name: str, known: Iterable[str]) -> str:
     """Return the sentence that helps after a misspelt name: the near matches, else everything there is.
 
@@ -87,7 +91,10 @@ def near(name: str, known: Iterable[str]) -> str:
     """
     names = sorted(str(k) for k in known)
     folded = {n.casefold(): n for n in names}  # "H100-SXM5-80G" is near "h100-sxm5-80gb", whatever its case
-    close = difflib.get_close_matches(str(name).casefold(), folded, n=3, cutoff=0.5)
+    asked = str(name).casefold()
+    close = difflib.get_close_matches(asked, folded, n=3, cutoff=0.5)
+    likeness = [difflib.SequenceMatcher(None, c, asked).ratio() for c in close]  # best first
+    close = [c for c, ratio in zip(close, likeness, strict=True) if ratio > likeness[0] - MUCH_LESS_LIKE]
     if close:
         return "did you mean " + " or ".join(repr(folded[c]) for c in close) + "?"
     return "known: " + (", ".join(names) if names else "none")

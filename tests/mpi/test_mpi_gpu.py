@@ -26,3 +26,36 @@ def test_each_rank_with_a_gpu_of_its_own_sums_by_nccl(lab, curve):
     if torch.cuda.device_count() < 2:
         pytest.skip(f"needs two GPUs, found {torch.cuda.device_count()}")
     assert curve(lab.done(device="cuda", nodes=2)) == pytest.approx(curve(lab.done(nodes=2)), **CLOSE)
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        {"nodes": 2, "tp_size": 2},
+        {"nodes": 2, "pp_size": 2, "num_microbatches": 2},
+        {"nodes": 2, "zero_stage": 3},
+        {"nodes": 4, "tp_size": 2, "pp_size": 2, "num_microbatches": 2, "recompute": True},
+    ],
+    ids=str,
+)
+def test_plans_of_ranks_that_share_a_gpu_train_like_the_processor(lab, curve, plan):
+    work = {"workload": "gpt-char", "global_batch": 8, "steps": 12, "learning_rate": 1e-3}
+    assert curve(lab.done(device="cuda", **work, **plan)) == pytest.approx(curve(lab.done(**work)), **CLOSE)
+
+
+def test_16_bits_and_a_compiled_net_on_a_gpu_stay_near(lab, curve):
+    work = {"workload": "gpt-char", "global_batch": 8, "steps": 12, "learning_rate": 1e-3, "device": "cuda"}
+    exact = curve(lab.done(**work))
+    assert curve(lab.done(precision="bf16", **work)) == pytest.approx(exact, rel=3e-2)
+    assert curve(lab.done(precision="bf16", compile=True, **work)) == pytest.approx(exact, rel=3e-2)
+
+
+@pytest.mark.parametrize("plan", [{"tp_size": 2}, {"pp_size": 2, "num_microbatches": 4}, {"zero_stage": 3}], ids=str)
+def test_plans_by_nccl_where_each_rank_has_a_gpu(lab, curve, plan):
+    import torch
+
+    if torch.cuda.device_count() < 2:
+        pytest.skip(f"needs two GPUs, found {torch.cuda.device_count()}")
+    work = {"workload": "gpt-char", "global_batch": 8, "steps": 12, "learning_rate": 1e-3}
+    on_gpus = lab.done(device="cuda", transport="nccl", nodes=2, **work, **plan)
+    assert curve(on_gpus) == pytest.approx(curve(lab.done(**work)), **CLOSE)

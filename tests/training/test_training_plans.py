@@ -87,9 +87,11 @@ def test_the_bubble_of_equal_stages_is_that_of_the_formula(schedule, m):
     assert found["bubble_time_s"] / passes == pytest.approx(bubble_frac(schedule, 2, m), abs=0.03)
 
 
-def test_recomputation_costs_one_more_forward_pass():
-    plain, again = predict(DENSE), predict({**DENSE, "recompute": True})
-    assert again["compute_time_s"] / plain["compute_time_s"] == pytest.approx(4 / 3, rel=0.1)
+def test_recomputation_costs_most_of_one_more_forward_pass():
+    plain, again = (predict({**WORDS, "width": 128, "recompute": r})["compute_time_s"] for r in (False, True))
+    assert 1.15 * plain < again < 4 / 3 * plain
+    # A dense layer by itself is not computed again: it kept its input before it was computed.
+    assert predict({**DENSE, "recompute": True})["compute_time_s"] < 1.05 * predict(DENSE)["compute_time_s"]
 
 
 @pytest.mark.parametrize(
