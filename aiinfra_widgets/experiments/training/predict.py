@@ -271,7 +271,7 @@ def _plan_notes(spec: TrainingSpec) -> Iterator[str]:
     if spec.average_every > 1:
         yield f"Averages are spread over the {spec.average_every} steps between two of them; the step that averages takes longer."
     if spec.recompute:
-        yield "Recompute: the forward pass is counted twice, the bookkeeping of doing so is not."
+        yield "Recompute: what is computed again is counted, the bookkeeping of doing so is not."
     if spec.outer_momentum:
         yield "The outer step of the averages is not counted."
 

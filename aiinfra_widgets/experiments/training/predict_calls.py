@@ -40,6 +40,7 @@ class Collective:
         size_bytes: Of the whole array.
         ranks: That take part.
         times: In one such pass, or in one step; below 1 where it is not done in every step.
+        again: Recomputation does it once more, if it is of the forward pass.
     """
 
     kind: Kind
@@ -47,6 +48,7 @@ class Collective:
     size_bytes: float
     ranks: int
     times: float = 1.0
+    again: bool = True
 
     def in_a_step(self, num_microbatches: int) -> float:
         """Return how often it is done in a step."""
@@ -121,7 +123,7 @@ def collectives(
     if grid.cp_size > 1:
         found += _context(plan, parts, micro)
     if plan.recompute:  # forward once more, but for the loss
-        found += [replace(c, when="backward") for c in found if c.when == "forward"]
+        found += [replace(c, when="backward") for c in found if c.when == "forward" and c.again]
     if last and grid.tp_size > 1 and facts.task == "language":
         tokens = micro * loss_of(facts, plan).dims["rows"]
         found += [Collective("all_reduce", "forward", k * FLOAT_BYTES * tokens, grid.tp_size) for k in (1, 2)]
@@ -150,6 +152,7 @@ def hidden_bytes(plan: Plan, parts: Sequence[PartLayers], micro: float) -> float
 def _tensor(plan: Plan, part: PartLayers, micro: float) -> Iterator[Collective]:
     """Yield the sums before and behind each pair of cut layers, and behind tables."""
     tp, whole = plan.grid.tp_size, Plan(plan.grid)
+    again = part.again
     for cut in part.layers:
         layer = cut.layer
         # Between the two layers of a pair every rank has all tokens of its cp rank.
@@ -157,13 +160,13 @@ def _tensor(plan: Plan, part: PartLayers, micro: float) -> Iterator[Collective]:
         if cut.how == "columns" and ".lora_b" not in layer.name and layer.needs_input_grad:
             yield from _both(plan, "backward", numbers * layer.in_elements, tp)
         elif cut.how == "rows" and ".lora_a" not in layer.name:
-            yield from _both(plan, "forward", numbers * layer.out_elements, tp)
+            yield from _both(plan, "forward", numbers * layer.out_elements, tp, again=cut in again)
         elif ".lora_a" in layer.name:  # the adapter's narrow side enters, or leaves
             when: When = "forward" if cut.how == "rows" else "backward"
             yield from _both(plan, when, numbers * layer.out_elements, tp)
         elif cut.how == "table":
             ids = layer.dims["tokens"] * layer.dims["width"]
-            yield Collective("all_reduce", "forward", numbers * ids, tp)
+            yield Collective("all_reduce", "forward", numbers * ids, tp, again=False)
             if plan.sequence_parallel:
                 yield Collective("all_gather", "backward", numbers * ids, tp)
     partial = [c.local(whole) for c in part.layers if plan.sequence_parallel and c.layer.kind == "norm"]
@@ -172,13 +175,13 @@ def _tensor(plan: Plan, part: PartLayers, micro: float) -> Iterator[Collective]:
         yield Collective("all_reduce", "sync", FLOAT_BYTES * params(partial), tp, times)
 
 
-def _both(plan: Plan, when: When, size_bytes: float, tp: int) -> Iterator[Collective]:
+def _both(plan: Plan, when: When, size_bytes: float, tp: int, *, again: bool = True) -> Iterator[Collective]:
     """Yield the sum of one pass; with sequence parallel, the half of it that each pass does."""
     if not plan.sequence_parallel:
-        yield Collective("all_reduce", when, size_bytes, tp)
+        yield Collective("all_reduce", when, size_bytes, tp, again=again)
         return
     other: When = "backward" if when == "forward" else "forward"
-    yield Collective("reduce_scatter", when, size_bytes, tp)
+    yield Collective("reduce_scatter", when, size_bytes, tp, again=again)
     yield Collective("all_gather", other, size_bytes, tp)
 
 

@@ -60,6 +60,20 @@ class PartLayers:
         """Return the layers of the fullest rank."""
         return tuple(layer.local(plan) for layer in self.layers)
 
+    @property
+    def again(self) -> tuple[CutLayer, ...]:
+        """Layers that recomputation runs once more: it stops as soon as it has what backward needs.
+
+        Sums and changes of shape at the end keep nothing. A product keeps its input before it is computed, and a look-up its
+        places; as the last in a part neither is computed again.
+        """
+        kept = list(self.layers)
+        while kept and kept[-1].layer.kind in {"add", "flatten"}:
+            kept.pop()
+        while kept and kept[-1].layer.kind == "embedding":
+            kept.pop()
+        return tuple(kept[:-1] if kept and kept[-1].layer.kind in SIZES else kept)
+
 
 def parts_of(facts: WorkloadFacts) -> tuple[PartLayers, ...]:
     """Return the parts of a workload's net; the loss stays out."""

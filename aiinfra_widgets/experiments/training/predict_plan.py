@@ -173,7 +173,8 @@ class _Model:
         forward_s = float(rates.forward_s(whole, self.micro, facts.task)) + glue_s
         backward_s = float(rates.backward_s(whole, self.micro, facts.task)) + glue_s
         if plan.recompute:
-            backward_s += float(rates.forward_s(layers, self.micro, facts.task))
+            again = [cut.local(plan) for part in parts for cut in part.again]
+            backward_s += float(rates.forward_s(again, self.micro, facts.task))
         calls = collectives(facts, plan, parts, self.micro, last=last)
         receives, sends = self.micro * FLOAT_BYTES * layers[0].in_elements, hidden_bytes(plan, parts, self.micro)
         return VirtualStage(
