@@ -353,6 +353,9 @@ def _summary(name: str, values: np.ndarray[Any, Any]) -> Value:
     if not values.size:
         return Value(name, None, method="measured", how="no counter", n=0)
     q25, median, q75 = (float(q) for q in np.percentile(values, (25, 50, 75)))
+    if name in QUANTITIES and (q := QUANTITIES[name]).unit == "B" and q.combine == "sum":
+        # What is sent now and then only (averages of replicas) has a median of nothing.
+        return Value(name, float(values.mean()), q25, q75, "measured", f"mean of {values.size}", int(values.size))
     return Value(name, median, q25, q75, "measured", f"median of {values.size}", int(values.size))
 
 

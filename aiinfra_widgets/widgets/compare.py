@@ -63,7 +63,8 @@ def detail_html(exp: Experiment, found: Sequence[Comparison]) -> str:
     names = dict.fromkeys((*exp.compared, *exp.parts))
     rows = "".join(_quantity(r) for r in last.rows if r.quantity in names and not _nothing(exp, r))
     head = '<tr><th></th><th class="n">Predicted</th><th class="n">Measured</th><th class="n">Error</th></tr>'
-    title = f"Segment {last.segment.index}: {difference(None, last.segment.spec)}"
+    place = found.index(last)
+    title = f"Segment {last.segment.index}: {difference(found[place - 1].segment.spec if place else None, last.segment.spec)}"
     causes = "".join(f"<li>{escape(c)}</li>" for c in last.causes)
     why = f'<div class="aiinfra-why"><b>Why they differ</b><ul>{causes}</ul></div>' if causes else ""
     if last.segment.refused and not last.segment.prediction:

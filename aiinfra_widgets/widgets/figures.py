@@ -311,7 +311,8 @@ def curve_chart(name: str, of: str, swept: str, data: Mapping[str, Columns], x: 
     if whole:
         fig.xaxis.ticker.min_interval = 1
     fig.yaxis.ticker.desired_num_ticks = 5
-    empty = f"{q.label} appears here once a segment has settled."
+    alone = ", if one node can do it too" if of in {"speedup", "efficiency_frac"} else ""
+    empty = f"{q.label} appears here once a segment has settled{alone}."
     title = q.label if of in {"speedup", "efficiency_frac"} else f"{q.label} over {lowered(swept)}"
     return Chart(name, dress(fig), empty, f"{q.label} over {swept}", title, keys)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 
 from ..experiment import Experiment
@@ -23,11 +24,12 @@ def state_word(look: Look) -> str:
     return look.status.state
 
 
-def next_step(exp: Experiment, look: Look) -> str:
-    """Return what a person should do now, in one sentence."""
+def next_step(exp: Experiment, look: Look, first: Sequence[str] = ()) -> str:
+    """Return what a person should do now, in one sentence; `first` are the live fields in sight."""
     word = state_word(look)
     if word == "running":
-        live = [k.label for k in exp.spec.knobs().values() if k.live][:2]
+        knobs = exp.spec.knobs()
+        live = [knobs[n].label for n in first or [n for n, k in knobs.items() if k.live]][:2]
         return f"Change {' or '.join(live)} while it runs, and watch where the time goes."
     said = {
         "setup": "Choose a setup, write down what you expect, and commit.",
@@ -47,7 +49,7 @@ def next_step(exp: Experiment, look: Look) -> str:
     )
 
 
-def header_html(exp: Experiment, look: Look, problem: str = "") -> str:
+def header_html(exp: Experiment, look: Look, problem: str = "", first: Sequence[str] = ()) -> str:
     """Return title, chip, message, next step, and a problem if there is one."""
     word = state_word(look)
     kind, sign = CHIPS.get(word, ("calm", "\u25cb"))
@@ -61,7 +63,7 @@ def header_html(exp: Experiment, look: Look, problem: str = "") -> str:
         f'<div class="aiinfra-title"><h2>{escape(exp.title)}</h2>'
         f'<span class="aiinfra-chip aiinfra-chip-{kind}" role="status">{sign} {escape(name)}</span>'
         f'<span class="aiinfra-says">{escape(message)}</span></div>'
-        f'<p class="aiinfra-next"><b>Next</b> {escape(next_step(exp, look))}</p>{note}{bad}'
+        f'<p class="aiinfra-next"><b>Next</b> {escape(next_step(exp, look, first))}</p>{note}{bad}'
     )
 
 

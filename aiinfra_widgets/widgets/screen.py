@@ -63,7 +63,7 @@ class Screen:
 
     def _most(self, knob: Knob) -> float | None:
         machine = self.state.session.machine
-        if knob.name != "nodes":
+        if knob.name != "nodes" and not knob.name.endswith("_size"):  # a degree of a plan counts nodes, too
             return None
         return (
             min(limit(machine)[0], NODES_PER_CORE * machine.cores + self.exp.spec.coordinators)
@@ -129,7 +129,7 @@ class Screen:
             "resume": self._button("Resume run", "resume", "Go on from the last checkpoint", "primary"),
         }
         first = [n for n in ("nodes", *primary) if n in self.live]
-        first = list(dict.fromkeys(first))
+        self._in_sight = first = list(dict.fromkeys(first))
         knobs = cards.box("knobs", [self.live[n].widget for n in first])
         more = grouped("More that can change", {n: f for n, f in self.live.items() if n not in first})
         self.actions = Actions(self.exp, lambda verb, given: self.state.ask(verb=verb, arguments=given))
@@ -209,7 +209,7 @@ class Screen:
     def draw(self, look: Look) -> None:
         """Show a look; only what differs is sent to the browser."""
         with self.lock:
-            cards.put(self.header, header.header_html(self.exp, look, self.problem))
+            cards.put(self.header, header.header_html(self.exp, look, self.problem, self._in_sight))
             cards.put(self.failure, header.failure_html(look))
             cards.show(self.failure, bool(self.failure.value))
             self._draw_predict(look)
@@ -295,7 +295,8 @@ def spec_html(state: LabState, names: list[str], always: int) -> str:
     """Return the setup in one line: the first `always` of `names`, and what differs from its default."""
     knobs = state.experiment.spec.knobs()
     said = [n for i, n in enumerate(names) if i < always or getattr(state.spec, n) != knobs[n].default]
-    words = {n: amount(knobs[n].unit, getattr(state.spec, n)) for n in said}
+    values = {n: getattr(state.spec, n) for n in said}
+    words = {n: ("off", "on")[v] if isinstance(v, bool) else amount(knobs[n].unit, v) for n, v in values.items()}
     items = "".join(
         f"<span title='{escape(knobs[n].help)}'>{escape(knobs[n].label)} <b>{escape(words[n])}</b></span>" for n in said
     )

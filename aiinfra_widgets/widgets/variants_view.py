@@ -36,15 +36,13 @@ def table_html(
         quantity(main).label, "Error", *(quantity(n).label for n in names), f"{quantity(curve).label} at the end", "Off the first",
     ]  # fmt: skip
     head = "<th>Setup</th>" + "".join(f'<th class="n">{escape(t)}</th>' for t in titles)
-    body = "".join(
-        _row(main, v, row, names, curve, LABELS[i]) for i, (v, row) in enumerate(zip(variants, rows, strict=True))
-    )
+    body = "".join(_row(main, v, row, names, curve, i) for i, (v, row) in enumerate(zip(variants, rows, strict=True)))
     title = "Each from the same beginning; in small type what was predicted"
     return f'<table class="aiinfra-table"><caption>{title}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
 
 
-def _row(main: str, variant: Any, row: Mapping[str, Any], names: Sequence[str], curve: str, colour: str) -> str:
-    name = f'<th><i class="aiinfra-dot" style="background:{colour}"></i>{escape(variant.name)}</th>'
+def _row(main: str, variant: Any, row: Mapping[str, Any], names: Sequence[str], curve: str, place: int) -> str:
+    name = f'<th><i class="aiinfra-dot" style="background:{LABELS[place]}"></i>{escape(variant.name)}</th>'
     if variant.problem:
         return f'<tr>{name}<td colspan="{len(names) + 4}">{escape(variant.problem)}</td></tr>'
     if variant.comparison is None:
@@ -52,7 +50,7 @@ def _row(main: str, variant: Any, row: Mapping[str, Any], names: Sequence[str], 
     found = variant.comparison.row(main)
     cells = [both_html(found), error_html(found)]
     cells += [both_html(variant.comparison.row(n)) for n in names]
-    cells += [show(curve, row[curve]), tiny(row["difference_to_first_frac"])]
+    cells += [show(curve, row[curve]), tiny(row["difference_to_first_frac"]) if place else "\u2013"]
     return f"<tr>{name}" + "".join(f'<td class="n">{c}</td>' for c in cells) + "</tr>"
 
 
