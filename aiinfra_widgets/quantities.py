@@ -160,7 +160,7 @@ QUANTITIES: dict[str, Quantity] = _table(
         "higher",
         combine="first",
     ),
-    Quantity("tokens_per_s", "Tokens", "tokens/s", "Tokens read per second, the whole job.", "higher", combine="first"),
+    Quantity("tokens_per_s", "Throughput", "tokens/s", "Tokens per second, the whole job.", "higher", combine="first"),
     Quantity("speedup", "Speed-up", "x", "Throughput relative to one node.", "higher", combine="first"),
     Quantity(
         "efficiency_frac",

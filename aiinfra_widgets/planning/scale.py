@@ -43,7 +43,6 @@ QUANTITIES = (
     Quantity("exposed_comm_frac", "Communication", "frac", "Share of a step that is communication which nothing hides.", "lower"),
     Quantity("bubble_frac", "Bubble", "frac", "Share of a step in which a pipeline stage has nothing to do.", "lower"),
     Quantity("mfu", "Model FLOP utilisation", "frac", "Arithmetic that the model needs, as a share of the peak.", "higher"),
-    Quantity("tokens_per_s", "Throughput", "tokens/s", "Tokens per second, the whole job.", "higher"),
     Quantity("failures_per_day", "Failures per day", "1", "Failures of hardware that stop the job, in a day.", "lower"),
     Quantity(
         "training_goodput_frac", "Goodput", "frac",
