@@ -279,7 +279,7 @@ class Trainer(Program):
     def _record(self, done: Done) -> None:
         """Write a traced step, in seconds since the first rank began it."""
         self._traced_at = self.tick + self.spec.trace_every
-        begun = np.array([min(o[2] for o in done.operations)])
+        begun = np.array([min((o[2] for o in done.operations), default=math.inf)])  # torch's engines tell none
         self.node.comm.Allreduce(MPI.IN_PLACE, begun, MPI.MIN)
         for kind, microbatch, start_s, end_s in done.operations:
             row = (self.tick, self.node.rank, kind, microbatch, start_s - begun[0], end_s - begun[0])
