@@ -148,6 +148,8 @@ class Controller:
         if not request.changes and not request.verb:
             raise ControlError("nothing was asked: give live fields to change, or a verb")
         then = spec.changed(request.changes) if request.changes else spec
+        if then.ranks > len(alive):
+            admit(then.ranks, self.machine)
         if request.changes:
             self.exp.admit(then, self.machine)
         if self.program:
@@ -157,7 +159,6 @@ class Controller:
         if own and self.program:
             self.program.accept_verb(then, request.verb, arguments)
         if then.ranks > len(alive):
-            admit(then.ranks, self.machine)
             plan.relaunch = then.nodes
         elif then.ranks != len(plan.members):
             plan.members, plan.relaunch = alive[: then.ranks], 0
