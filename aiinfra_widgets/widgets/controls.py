@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from html import escape
 from typing import Any
@@ -164,10 +165,12 @@ def plain_reason(name: str, text: str) -> str:
 
 
 def blame(fields: Mapping[str, Field], text: str) -> str:
-    """Show each line of a SpecError under the field that it names; return the lines that name none."""
+    """Show each line of a SpecError under the field that it names, fields by their labels; return the lines that name none."""
     rest = []
+    labels = {n: f.knob.label for n, f in fields.items() if "_" in n}
     for line in text.splitlines():
-        name = line.partition(":")[0]
+        name, sign, reason = line.partition(":")
+        line = name + sign + re.sub(r"\w+", lambda word: labels.get(word[0], word[0]), reason)
         if name in fields:
             fields[name].say(plain_reason(name, line), "bad")
         else:

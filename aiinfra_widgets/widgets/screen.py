@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from html import escape
 from typing import Any
 
@@ -46,6 +47,9 @@ class Screen:
         self.problem = ""
         self._actions = actions
         self._waiting: dict[str, list[str]] = {}
+        #: What was refused, before and in the run: some fields go only together, so it is asked again with the next change.
+        self._wished: dict[str, Any] = {}
+        self._wished_live: dict[str, Any] = {}
         self._said: set[str] = set()
         self._revealed: tuple[Any, ...] = ()
         prediction, _ = state.predict()
@@ -179,12 +183,12 @@ class Screen:
 
     def _set_up(self, field: Field, value: Any) -> None:
         try:
-            self.state.set_up({field.knob.name: value})
+            together(self._wished, field.knob.name, value, self.state.set_up)
             for each in self.setup.values():
                 each.say("")
             self.problem = ""
-            if field.knob.name in self.live:
-                self.live[field.knob.name].set(value)
+            for name, live in self.live.items():
+                live.set(getattr(self.state.spec, name))
         except LabError as error:
             rest = blame(self.setup, str(error))
             if rest:
@@ -194,16 +198,18 @@ class Screen:
     def _ask(self, field: Field, value: Any) -> None:
         name = field.knob.name
         if value == getattr(self.state.look().spec, name) and name not in self._waiting:
+            self._wished_live.pop(name, None)
             return
         try:
-            asked = self.state.ask({name: value})
+            asked = together(self._wished_live, name, value, self.state.ask)
         except LabError as error:
             rest = blame(self.live, str(error))
             if rest:
                 field.say(rest, "bad")
             return
-        self._waiting.setdefault(name, []).append(asked.id)
-        field.say("asked ...", "wait")
+        for each in asked.fields:
+            self._waiting.setdefault(each, []).append(asked.id)
+            self.live[each].say("asked ...", "wait")
 
     # --- drawing ------------------------------------------------------------------------------------------------
     def draw(self, look: Look) -> None:
@@ -242,6 +248,8 @@ class Screen:
             b[name].disabled = not enabled
         b["stop"].disabled = not going
         cards.show(b["resume"], look.can_resume and not going)
+        if not enabled:
+            self._wished_live.clear()
         for name, field in self.live.items():
             field.lock(not enabled)
             self._answer(name, field, look)
@@ -263,8 +271,31 @@ class Screen:
             del self._waiting[name]
             result = found.result(self.exp.tick)
             field.say(result[:1].upper() + result[1:], "bad" if found.refused else "good")
-        if name not in self._waiting and look.spec is not None:
+        if name not in self._waiting and name not in self._wished_live and look.spec is not None:
             field.set(getattr(look.spec, name))
+
+
+def together(wished: dict[str, Any], name: str, value: Any, ask: Callable[[dict[str, Any]], Any]) -> Any:
+    """Ask for a field with those that were refused before, else for it alone; remember it where that is refused, too.
+
+    Args:
+        wished: What was refused so far, by field; what is asked successfully leaves it.
+        name, value: The field.
+        ask: Asks for fields at once.
+
+    Raises:
+        LabError: It was refused alone.
+    """
+    earlier = {n: v for n, v in wished.items() if n != name}
+    if earlier:
+        with suppress(LabError):
+            found = ask({**earlier, name: value})
+            wished.clear()
+            return found
+    wished[name] = value
+    found = ask({name: value})
+    del wished[name]
+    return found
 
 
 def _typical(prediction: Prediction | None) -> dict[str, float]:

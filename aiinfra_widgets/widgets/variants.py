@@ -127,6 +127,7 @@ class Variants:
             if now.final:
                 break
             time.sleep(LOOK_S)
+        reader.poll()  # what was written between the last look and the end
         segments, ticks = reader.segments(), reader.ticks
         if now.state != "done" or not segments:
             variant.problem = now.message

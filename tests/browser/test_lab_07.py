@@ -56,6 +56,13 @@ def test_micro_batches_change_the_timeline_and_become_a_segment(
         page.until(
             "its comparison", lambda: "Micro-batches 4" in first_row.inner_text() and "%" in first_row.inner_text(), 60
         )
+
+        p.locator(".aiinfra-card-2 select").first.select_option("interleaved")  # refused alone: it needs two chunks
+        p.locator(".aiinfra-card-2 .aiinfra-say-bad", has_text="Pipeline stages").wait_for(timeout=10_000)
+        chunks = p.locator('.aiinfra-card-2 .noUi-handle[aria-label="Chunks"]')
+        chunks.focus()
+        p.keyboard.press("ArrowRight")
+        page.until("both at once", lambda: "interleaved, Chunks 2" in first_row.inner_text(), 30)
         p.screenshot(path=artifacts / "lab07-1-running-light.png")
         whole_lab(page, artifacts / "lab07-2-compared-light.png")
         assert no_overflow(page) == []

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from aiinfra_widgets.workloads import catalog
+
 REPO = Path(__file__).resolve().parents[2]
 LABS = sorted((REPO / "labs").glob("[0-9][0-9]_*.ipynb"))
 AIINFRA = Path(sys.executable).parent / "aiinfra"
@@ -18,28 +20,28 @@ QUICK = {
     "02_response_time": {"duration_s": 9.0, "changes": ["window=45 nodes=2"]},
     "03_scheduling": {"jobs": 8, "mean_work_s": 0.5},
     "06_model_parallel": {
-        "steps": 80, "global_batch": 8, "changes": ["step=30 tp_size=1", "step=50 tp_size=2 nodes=4"], "plan_steps": 16,
+        "steps": 60, "global_batch": 4, "changes": ["step=20 tp_size=1", "step=40 tp_size=2 nodes=4"], "plan_steps": 15,
         "plans": ["nodes=1", "tp_size=1", "tp_size=2"],
     },
     "07_pipeline": {
-        "steps": 60, "global_batch": 8, "depth": 2, "changes": ["step=30 num_microbatches=4"], "plan_steps": 16,
+        "steps": 40, "global_batch": 4, "depth": 2, "changes": ["step=20 num_microbatches=4"], "plan_steps": 15,
         "microbatches": [1, 4], "schedules": ["schedule=gpipe"],
     },
     "08_sharded": {
-        "steps": 80, "global_batch": 8, "changes": ["step=30 zero_stage=1", "step=50 zero_stage=3"], "plan_steps": 16,
+        "steps": 60, "global_batch": 4, "changes": ["step=20 zero_stage=1", "step=40 zero_stage=3"], "plan_steps": 15,
         "ways": ["compression=none", "compression=top-k"], "engines": ["engine=lab", "engine=torch-ddp"],
     },
-    "09_workloads": {"workload": "heat-pinn", "nodes": 2, "share_of_steps": 0.05},
+    "09_workloads": {"workload": "digits-resnet", "share_of_steps": 0.1},
 }  # fmt: skip
 #: The node counts of the segments, the quantity that is asked for, and the last tick where it is known.
 EXPECTED = {
     "01_training_scaling": ([1, 2], "step_time_s", 160),
     "02_response_time": ([1, 2], "mean_response_s", None),
     "03_scheduling": ([4], "mean_wait_s", None),
-    "06_model_parallel": ([2, 2, 4], "step_time_s", 80),
-    "07_pipeline": ([2, 2], "step_time_s", 60),
-    "08_sharded": ([2, 2, 2], "step_time_s", 80),
-    "09_workloads": ([2], "step_time_s", 90),
+    "06_model_parallel": ([2, 2, 4], "step_time_s", 60),
+    "07_pipeline": ([2, 2], "step_time_s", 40),
+    "08_sharded": ([2, 2, 2], "step_time_s", 60),
+    "09_workloads": ([2], "step_time_s", 30),
 }
 #: The lists of setups that a lab compares from the same beginning, and how far their losses may lie apart; None: other training.
 SETUPS = {
@@ -109,6 +111,18 @@ def test_lab_runs_unattended_and_reads_the_run(lab: Path, profile: Path, tmp_pat
     assert last is None or lines[-1].split(",")[0] == str(last)
     assert (out / f"{lab.stem}.html").stat().st_size > 100_000
     assert not left_behind()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workload", [f.name for f in map(catalog.facts, catalog.names()) if f.params < 2e6])
+def test_the_zoo_reaches_its_goals_in_a_report(workload: str, tmp_path: Path) -> None:
+    out = tmp_path / "report"
+    done = aiinfra(
+        "report", str(REPO / "labs" / "09_workloads.ipynb"), "-p", "workload", workload, "-o", str(out), timeout=3000
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads((out / "results.json").read_text())["results"]
+    assert found["good"] is True, f"{found['quality']}: {found['reached']}, goal {found['goal']}"
 
 
 @pytest.mark.parametrize(

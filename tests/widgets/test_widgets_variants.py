@@ -15,6 +15,7 @@ from aiinfra_widgets.widgets.compare import detail_html, watched_html
 from aiinfra_widgets.widgets.feed import Shown
 from aiinfra_widgets.widgets.figures import still
 from aiinfra_widgets.widgets.lab import Lab
+from aiinfra_widgets.widgets.screen import together
 from aiinfra_widgets.widgets.variants import Variants, apart, end_of
 from aiinfra_widgets.widgets.variants_view import tiny
 
@@ -46,6 +47,23 @@ def test_a_setup_that_is_not_allowed_keeps_its_row_and_says_why(lab: Lab) -> Non
 def test_what_is_no_setup_is_refused(lab: Lab, setups: list[str], says: str) -> None:
     with pytest.raises(SpecError, match=says):
         Variants(lab, setups)
+
+
+def test_what_goes_only_together_is_asked_together() -> None:
+    asked: list[dict[str, Any]] = []
+    spec = experiment("training").spec.make({"nodes": 2, "pp_size": 2, "num_microbatches": 4})
+
+    def ask(changes: dict[str, Any]) -> None:
+        spec.changed(changes, live_only=False)
+        asked.append(changes)
+
+    wished: dict[str, Any] = {}
+    with pytest.raises(SpecError, match="chunks"):
+        together(wished, "schedule", "interleaved", ask)
+    together(wished, "recompute", True, ask)  # the wish needs more than that
+    together(wished, "chunks", 2, ask)
+    assert asked == [{"recompute": True}, {"schedule": "interleaved", "chunks": 2}]
+    assert wished == {}
 
 
 def test_how_far_two_curves_lie_apart() -> None:
