@@ -56,3 +56,11 @@ def test_stages_are_cut_where_the_engine_cuts_them(name):
         assert ours == [[p.name for p in parts[cut]] for cut in stages([p.cost for p in parts], pp_size)]
     with pytest.raises(ModelInputError, match=f"{len(parts)} parts"):
         stages_of(facts, Plan(RankGrid(pp_size=len(parts) + 1), num_microbatches=4))
+
+
+def test_a_stage_that_ends_inside_a_shared_pair_is_refused():
+    """What leaves the first of the two is only a part of the numbers, and the next stage would wait for all of them."""
+    plan = Plan(RankGrid(tp_size=2, pp_size=2), num_microbatches=2)
+    with pytest.raises(ModelInputError, match="inside a pair"):
+        stages_of(catalog.facts("digits-cnn"), plan)
+    assert len(stages_of(catalog.facts("digits-resnet"), plan)) == 2

@@ -98,7 +98,8 @@ def stages_of(facts: WorkloadFacts, plan: Plan) -> list[tuple[PartLayers, ...]]:
     """Return the parts of every virtual stage, first to last.
 
     Raises:
-        ModelInputError: More stages than parts, or more ranks than a layer has runs to share.
+        ModelInputError: More stages than parts, more ranks than a layer has runs to share, or a stage that ends inside a pair of
+            layers that the tp ranks share.
     """
     parts, count = parts_of(facts), plan.grid.pp_size * plan.chunks
     if count > len(parts):
@@ -114,7 +115,13 @@ def stages_of(facts: WorkloadFacts, plan: Plan) -> list[tuple[PartLayers, ...]]:
         raise ModelInputError(
             f"tp_size: got {tp}; a layer of {facts.name} has {least} heads, channels or columns to share; use at most {least}"
         )
-    return [parts[cut] for cut in stages([part.cost for part in parts], count)]
+    found = [parts[cut] for cut in stages([part.cost for part in parts], count)]
+    if tp > 1 and any(stage[-1].layers[-1].how in {"columns", "inside"} for stage in found[:-1]):
+        raise ModelInputError(
+            f"pp_size: got {plan.grid.pp_size} with tp_size {tp}; a stage of {facts.name} would end inside a pair of layers that "
+            "the ranks share; use another number of stages, a deeper net, or tp_size 1"
+        )
+    return found
 
 
 def _cut_row(layers: Sequence[Layer]) -> Iterator[CutLayer]:
