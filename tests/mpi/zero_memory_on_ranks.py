@@ -102,7 +102,8 @@ def test_what_is_freed_goes_back_to_the_system():
 
     def check() -> bool:
         group = MpiGroup("data", WORLD.Dup(), Ledger(), InjectedLink())
-        units = build(row_of_layers(perceptron(2100, 2100, 2)).parts, ALONE, CPU, torch.float64)
+        net = row_of_layers(perceptron(2100, 2100, 2))
+        units = build(net.parts, ALONE, net.whole(seed=0), CPU, torch.float64)
         alone = MpiGroup("tp", MPI.COMM_SELF.Dup(), Ledger(), InjectedLink())
         store = make_store(3, units, group, alone, Sgd(0.9), CPU, torch.float64)
         process, size = psutil.Process(os.getpid()), units[0].size * 8

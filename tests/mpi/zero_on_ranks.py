@@ -192,7 +192,7 @@ def _shared_layers(net, layout, start, batch, stage) -> torch.Tensor:
     alone = MpiGroup("cp", MPI.COMM_SELF.Dup(), ledger, link)
     axes = GridAxes(tp, alone, context=net.context, sequence_parallel=True)
     rule, lr = OPTIMIZERS["adamw"]
-    units = build(net.parts, axes, CPU, torch.float64)
+    units = build(net.parts, axes, net.whole(seed=0), CPU, torch.float64)
     store = make_store(stage, units, replicas, tp, rule, CPU, torch.float64)
     hooks = Hooks(store, units, recompute=stage == 2)
     state = layout.empty(rule.state_names, torch.float64)

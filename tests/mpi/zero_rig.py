@@ -118,7 +118,7 @@ class Ranks:
         net = row_of_layers(case.layers)
         self.layout = Layout.of(net.whole(3))
         self.names = rule.state_names
-        self.units = build(net.parts, ALONE, CPU, torch.float64)
+        self.units = build(net.parts, ALONE, net.whole(seed=0), CPU, torch.float64)
         self.store = make_store(case.stage, self.units, self.data, self.tp, rule, CPU, torch.float64)
         self.hooks = Hooks(self.store, self.units, recompute=case.recompute)
 
