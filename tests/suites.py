@@ -2,7 +2,7 @@
 
     python tests/suites.py [--all] [SUITE ...]
 
-A test belongs to one suite, by its strongest marker: faults before browser before labs before mpi; unit is the rest.
+A test belongs to one suite, by its strongest marker: faults before browser before labs before plans before mpi; unit is the rest.
 Every process that a suite starts carries a mark in its environment, so what outlives the suite is found, ended and
 reported as a failure: no test may leave a rank behind.
 
@@ -44,10 +44,11 @@ class Suite:
 
 #: The budgets are shared by everybody who adds tests; what does not fit is marked `slow` and runs in `make test-all`.
 SUITES = (
-    Suite("unit", "models, records, command line, tree", "not (mpi or labs or browser or faults)", 3, parallel=True),
-    Suite("mpi", "real ranks", "mpi and not (labs or browser or faults)", 7, second_tries=1),
-    Suite("labs", "notebooks, headless", "labs and not (browser or faults)", 4),
-    Suite("browser", "JupyterLab in a real Chromium", "browser and not faults", 5, second_tries=1),
+    Suite("unit", "models, records, command line, tree", "not (mpi or labs or browser or faults)", 5, parallel=True),
+    Suite("mpi", "real ranks", "mpi and not (plans or labs or browser or faults)", 7, second_tries=1),
+    Suite("plans", "every strategy of training on real ranks", "plans", 6, second_tries=1),
+    Suite("labs", "notebooks, headless", "labs and not (browser or faults)", 5),
+    Suite("browser", "JupyterLab in a real Chromium", "browser and not faults", 7, second_tries=1),
     Suite("faults", "kills, full disks, bad input", "faults", 6, second_tries=1),
 )
 
@@ -132,25 +133,28 @@ def run_suite(suite: Suite, everything: bool) -> Outcome:
     read_results(xml, outcome)
     if code == 5:
         outcome.problems.append("no test was found, and an empty suite shows nothing")
-    elif code and not tried_again(outcome, argv, value, limit_s):
+    elif code and not tried_again(outcome, value, limit_s):
         outcome.problems.append(f"pytest ended with code {code}")
     outcome.problems += [f"left running: {line}" for line in end_survivors(value, 5)]
     return outcome
 
 
-def tried_again(outcome: Outcome, argv: list[str], value: str, limit_s: float) -> bool:
+def tried_again(outcome: Outcome, value: str, limit_s: float) -> bool:
     """Run the failed tests once more where the suite allows it and they are few; whether they passed then."""
     failed = outcome.counts["failure"] + outcome.counts["error"]
     if not 0 < failed <= outcome.suite.second_tries or outcome.problems:
         return False
-    xml = ARTIFACTS / f"{outcome.suite.name}-again.xml"
+    names = [
+        f"{case.get('classname', '').replace('.', '/')}.py::{case.get('name')}"
+        for case in ET.parse(ARTIFACTS / f"{outcome.suite.name}.xml").iter("testcase")
+        if {child.tag for child in case} & {"failure", "error"}
+    ]
     print(f"\n== {outcome.suite.name}: {failed} failed; a second try, and the summary says so", flush=True)
     end_survivors(value, 5)
-    again = [a for a in argv if not a.startswith("--junitxml")]
-    command = [*again, f"--junitxml={xml}", "--last-failed", "--last-failed-no-failures=none"]
-    if subprocess.run(command, cwd=REPO, env={**os.environ, MARK: value}, timeout=limit_s, check=False).returncode:
+    again = [sys.executable, "-m", "pytest", *names]
+    if subprocess.run(again, cwd=REPO, env={**os.environ, MARK: value}, timeout=limit_s, check=False).returncode:
         return False
-    outcome.failed_once = [f"{case.get('classname')}::{case.get('name')}" for case in ET.parse(xml).iter("testcase")]
+    outcome.failed_once = names
     outcome.counts["passed"] += failed
     outcome.counts["failure"] = outcome.counts["error"] = 0
     return True

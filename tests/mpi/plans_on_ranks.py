@@ -190,8 +190,7 @@ PAIRS = {f"{a}-{b}": {**AXES[a], **AXES[b]} for a, b in combinations(AXES, 2)} |
 }
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-@pytest.mark.parametrize("kind", ["layers", "picture", "language"])
+@pytest.mark.parametrize(("kind", "optimizer"), [("layers", "sgd"), ("picture", "adamw"), ("language", "adamw")])
 @pytest.mark.parametrize("name", SINGLE)
 def test_a_strategy_by_itself(name, kind, optimizer):
     plan = SINGLE[name]
@@ -233,7 +232,7 @@ def test_three_at_once_on_eight_ranks(plan):
     agree(trained(plan, "language", "sgd", steps=4))
 
 
-@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_drawn_plans(data):
     """Any degrees on one to four ranks, any batch cut, any stage: where `check` lets it pass it must be right."""

@@ -10,13 +10,20 @@ import pytest
 
 from aiinfra_widgets.launch import local
 
-INNER = [str(Path(__file__).with_name(name)) for name in ("axes_pieces_on_ranks.py", "axes_on_ranks.py")]
+pytestmark = pytest.mark.plans
 
 
 @pytest.mark.timeout(600)  # a minute alone; the ranks poll, so other work on the cores stretches it
-def test_nets_shared_by_one_to_four_ranks_compute_what_one_process_computes(repo, tmp_path):
+@pytest.mark.parametrize("what", ["axes_pieces", pytest.param("axes", marks=pytest.mark.slow)])
+def test_nets_shared_by_one_to_four_ranks_compute_what_one_process_computes(repo, tmp_path, what):
     # Captured inside Python only, so that a rank that ends the job can say why.
-    tests = [*INNER, "-x", "--timeout=240", "--capture=sys", f"--basetemp={tmp_path / 'ranks'}"]
+    tests = [
+        str(Path(__file__).with_name(f"{what}_on_ranks.py")),
+        "-x",
+        "--timeout=240",
+        "--capture=sys",
+        f"--basetemp={tmp_path / 'ranks'}",
+    ]
     argv = local.command(4, tests, local.mpiexec(), "pytest")
     # With fault tolerance, an abort of one rank leaves the others waiting.
     argv = [word for word in argv if word not in {"--with-ft", "ulfm"}]

@@ -6,11 +6,16 @@ import os
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from aiinfra_widgets.launch import local
 
 INNER = [str(Path(__file__).with_name(f"zero_{what}on_ranks.py")) for what in ("", "memory_")]
 
+pytestmark = pytest.mark.plans
 
+
+@pytest.mark.timeout(600)
 def test_one_to_four_replicas_that_share_their_state_train_as_one_process(repo, tmp_path):
     argv = local.command(4, [], local.mpiexec())
     start = argv[: argv.index("-m")]  # up to the Python; what follows is the lab's own programme
@@ -21,7 +26,7 @@ def test_one_to_four_replicas_that_share_their_state_train_as_one_process(repo, 
         env=local.environment(os.environ, 1),
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=560,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert done.stdout.count(" passed") == 4, done.stdout[-2000:]

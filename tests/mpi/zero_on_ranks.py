@@ -42,7 +42,7 @@ from tests.mpi.zero_rig import (
 )
 
 SETTINGS = settings(
-    max_examples=40, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=10, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck)
 )
 
 
