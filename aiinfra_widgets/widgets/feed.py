@@ -359,7 +359,9 @@ class Feed:
             x, y = self.shown.swept[swept], self.shown.axes[plot.quantity]
             sources = curves.columns(plot, sweep, points, x, y, others)
             span = sources.pop("span")
-            seen = bool(len(sources["points"]["at"])) or "model" in sources
+            seen = bool(len(sources["points"]["at"])) or bool(
+                np.isfinite(sources.get("model", {}).get("value", [])).any()
+            )
             for src, columns in sources.items():
                 self.sink.put(name, src, columns, seen=seen)
             self.sink.span(name, float(span["start"]), float(span["end"]))
