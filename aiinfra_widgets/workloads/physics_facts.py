@@ -11,6 +11,8 @@ derivative by x, and the value's residual. So every matrix is applied to three r
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from .facts import Layer, WorkloadFacts, elementwise, keeping, linear, loss
 
 #: k, in units of length^2 / time.
@@ -21,6 +23,8 @@ SINES = ((1, 1.0), (3, 0.5))
 RESIDUAL_WEIGHT = 0.2
 STREAMS = 3
 INPUTS = 3
+#: Passes over a layer's W numbers in `physics.bent`: bias and nine operations, three numbers stacked, three joined to the flag.
+TANH_PASSES = 16
 
 
 def layers(width: int, depth: int) -> tuple[Layer, ...]:
@@ -28,8 +32,9 @@ def layers(width: int, depth: int) -> tuple[Layer, ...]:
     streams = STREAMS * width
 
     def tanh(name: str) -> Layer:
-        """It keeps what came in, its own value and slope, and three products."""
-        return keeping(elementwise(name, streams, streams), streams + 5 * width)
+        """Its passes are counted one by one; it keeps what came in, its own value and slope, and three products."""
+        made = replace(elementwise(name, streams, streams), dims={"elements": width, "operations": TANH_PASSES})
+        return keeping(made, streams + 5 * width)
 
     def dense(name: str, outputs: int) -> Layer:
         return keeping(linear(name, width, outputs, rows=STREAMS), streams)
