@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from contextlib import nullcontext
 
 from torch import Tensor, nn
@@ -36,3 +37,13 @@ class TorchDdp(TorchEngine):
         """See `TorchEngine`."""
         found: Tensor = self.module(x)
         return found
+
+    def close(self) -> None:
+        """See `Engine`; DDP goes first.
+
+        Its reducer holds the process group. Were it the last one to do so, the group's threads would be joined under Python's
+        lock, and one that wants the lock would never end.
+        """
+        self.__dict__.pop("ddp", None)
+        gc.collect()
+        super().close()

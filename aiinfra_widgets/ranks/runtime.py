@@ -393,4 +393,3 @@ class Runtime:
 def _size(plan: Plan | None) -> int:
     """Bytes of a plan's encoding, 0 for none."""
     return len(json.dumps(asdict(plan)).encode()) if plan else 0
-

@@ -118,7 +118,9 @@ _ROWS = (
     ),
 )
 _FAMILIES = (image_facts, language_facts, speech_facts, clicks_facts, physics_facts)
-_CATALOG: dict[str, WorkloadFacts] = {row.name: row for row in (*_ROWS, *(row for family in _FAMILIES for row in family.ROWS))}
+_CATALOG: dict[str, WorkloadFacts] = {
+    row.name: row for row in (*_ROWS, *(row for family in _FAMILIES for row in family.ROWS))
+}
 
 
 def names() -> tuple[str, ...]:

@@ -142,6 +142,7 @@ class TrainingSpec(Spec):
         ge=1,
         le=256,
         live=True,
+        log=True,
         group="Plan",
     )
     schedule: str = knob(
@@ -172,6 +173,7 @@ class TrainingSpec(Spec):
         ge=1,
         le=1000,
         live=True,
+        log=True,
         group="Plan",
     )
     outer_momentum: float = knob(
