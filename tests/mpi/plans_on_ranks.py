@@ -212,7 +212,6 @@ def test_each_pair(name):
 @pytest.mark.parametrize(
     "plan",
     [
-        grid(dp=2, tp=2, pp=2, num_microbatches=4),
         grid(
             dp=2,
             tp=2,

@@ -35,10 +35,11 @@ def test_every_workload_is_tried():
 
 @pytest.mark.parametrize("workload", WORK)
 def test_the_loss_curve_does_not_depend_on_the_number_of_nodes(lab, curve, workload):
-    curves = {n: curve(lab.done(workload=workload, nodes=n, **WORK[workload])) for n in (1, 2, 4)}
+    sizes = (1, 2, 4) if catalog.facts(workload).family == "layers" else (1, 3)
+    curves = {n: curve(lab.done(workload=workload, nodes=n, **WORK[workload])) for n in sizes}
     assert len(set(map(len, curves.values()))) == 1
-    assert curves[2] == pytest.approx(curves[1], **CLOSE)
-    assert curves[4] == pytest.approx(curves[1], **CLOSE)
+    for n in sizes[1:]:
+        assert curves[n] == pytest.approx(curves[1], **CLOSE)
     assert curves[1][-1] < curves[1][0]
 
 

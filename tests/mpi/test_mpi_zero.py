@@ -10,16 +10,17 @@ import pytest
 
 from aiinfra_widgets.launch import local
 
-INNER = [str(Path(__file__).with_name(f"zero_{what}on_ranks.py")) for what in ("", "memory_")]
-
 pytestmark = pytest.mark.plans
 
 
 @pytest.mark.timeout(600)
-def test_one_to_four_replicas_that_share_their_state_train_as_one_process(repo, tmp_path):
+@pytest.mark.parametrize("what", ["zero_memory", pytest.param("zero", marks=pytest.mark.slow)])
+def test_one_to_four_replicas_that_share_their_state(repo, tmp_path, what):
+    """What they hold; and, beyond what the tests of plans try, that they train as one process."""
+    inner = str(Path(__file__).with_name(f"{what}_on_ranks.py"))
     argv = local.command(4, [], local.mpiexec())
     start = argv[: argv.index("-m")]  # up to the Python; what follows is the lab's own programme
-    tests = ["-m", "pytest", *INNER, "-x", "--timeout=240", f"--basetemp={tmp_path / 'ranks'}"]
+    tests = ["-m", "pytest", inner, "-x", "--timeout=240", f"--basetemp={tmp_path / 'ranks'}"]
     done = subprocess.run(
         [*start, "-m", "mpi4py", *tests],
         cwd=repo,

@@ -131,7 +131,7 @@ def test_the_small_one_reaches_its_goal(small):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_the_default_reaches_its_goal(seed, tmp_path):
     w = loaded(FACTS["gpt-char-1m"], tmp_path, seed)
     assert train(w, w.facts.goal_steps, seed=seed) <= w.facts.goal
