@@ -45,7 +45,7 @@ def build(folder: Path) -> tuple[Callable, Callable, dict[str, Callable]]:
     from mpi4py import MPI
 
     from aiinfra_widgets.experiment import experiment
-    from aiinfra_widgets.experiments.training.measure import DataParallel
+    from aiinfra_widgets.experiments.training.measure import Trainer
     from aiinfra_widgets.experiments.training.spec import TrainingSpec
     from aiinfra_widgets.machine.devices import found
     from aiinfra_widgets.ranks.controller import Controller
@@ -67,9 +67,9 @@ def build(folder: Path) -> tuple[Callable, Callable, dict[str, Callable]]:
     run = layout.create(folder / "runs", "training", spec, machine)
     event, samples = EventWriter(run, 0, 0), SampleWriter(run, 0, 0)
     controller = Controller(run, experiment("training"), machine, event)
-    node = Node(MPI.COMM_WORLD, machine, folder, event, run, RecordWriter(run, 0, 0, {}))
+    node = Node(MPI.COMM_WORLD, machine, folder, event, run, RecordWriter(run, 0, 0, experiment("training").records))
     node.comm = MPI.COMM_SELF
-    program = DataParallel(spec, node)
+    program = Trainer(spec, node)
     program.join(spec)
     last = [dict(program.advance() or {})]
 
