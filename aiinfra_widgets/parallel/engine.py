@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from mpi4py import MPI
@@ -15,6 +14,9 @@ from ..workloads.nets import Workload
 from .layout import Layout, Whole
 from .optimizer import Optimizer
 from .plan import Plan
+
+#: Samples of each replica in one evaluation pass at most, so that it needs no more memory than a step.
+EVALUATION_BATCH = 512
 
 
 @dataclass(slots=True)
@@ -95,6 +97,17 @@ class Judged:
     scores: Tensor | None = None
     targets: Tensor | None = None
 
+    def add(self, task: str, outputs: Tensor, targets: Tensor, loss_sum: float, count: float) -> None:
+        """Take in one pass: its outputs and targets, its loss, and how many samples it stands for."""
+        self.loss_sum += loss_sum
+        self.count += count
+        if task == "classification":
+            self.right += float((outputs.argmax(1) == targets).sum())
+        elif task == "binary":
+            outputs, targets = outputs.flatten(), targets.flatten()
+            self.scores = outputs if self.scores is None else torch.cat([self.scores, outputs])
+            self.targets = targets if self.targets is None else torch.cat([self.targets, targets])
+
 
 class Engine(ABC):
     """Training steps on the ranks of `comm` under `plan`. Made anew when the plan or the ranks change.
@@ -133,6 +146,17 @@ class Engine(ABC):
     def state_bytes(self) -> dict[str, int]:
         """Count the tensor storage between two steps by kind: parameters, gradients, optimizer."""
 
+    def sync_device(self) -> None:
+        """Wait until a GPU has done what was asked of it, so that a clock tells the truth."""
+        if self.job.device.type == "cuda":
+            torch.cuda.synchronize(self.job.device)
+
+    def device_memory(self) -> dict[str, float]:
+        """Return the peak of a GPU's memory as a part of the sample, nothing on a processor."""
+        if self.job.device.type != "cuda":
+            return {}
+        return {"gpu_memory_bytes": float(torch.cuda.max_memory_allocated(self.job.device))}
+
     def close(self) -> None:  # noqa: B027 - some have nothing to give back
         """Give back groups and hooks; called by every rank."""
 
@@ -140,6 +164,3 @@ class Engine(ABC):
 def floats(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     """Return data in the parameters' type; whole numbers (tokens, classes) stay."""
     return tensor.to(dtype) if tensor.is_floating_point() else tensor
-
-
-Sample = dict[str, Any]

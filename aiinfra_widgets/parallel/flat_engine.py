@@ -81,7 +81,7 @@ class FlatEngine(Engine):
         loss = job.work.loss_sum(self.net(x), y) / len(ask.index)
         forward_s = clock()
         loss.backward()
-        self._sync_device()
+        self.sync_device()
         t2 = clock()
         slowed_s = _sleep((t2 - t1) * (ask.slow_factor - 1))
         arrived = t2 + slowed_s
@@ -89,7 +89,7 @@ class FlatEngine(Engine):
         sent = self._overlap.finish() if self._overlap else self._reduce()
         t3 = clock()
         job.optimizer.update(flat.parameters, flat.gradients, flat.optimizer_state, ask.learning_rate, ask.step)
-        self._sync_device()
+        self.sync_device()
         t4 = clock()
         global_loss, verdict, latest_s = flat.read_tail(comm.rank, comm.size)
         during_s, link_s = t3 - arrived, job.link.take()
@@ -100,7 +100,7 @@ class FlatEngine(Engine):
             "step_time_s": t4 - t0, "data_time_s": t1 - t0, "compute_time_s": (t2 - t1) + (t4 - t3),
             "exposed_comm_time_s": during_s - wait_s - link_s, "straggler_wait_time_s": wait_s, "bubble_time_s": 0.0,
             "injected_time_s": slowed_s + link_s, "engine_time_s": 0.0, "sent_bytes": float(sent), "transient_bytes": 0.0,
-            "loss": global_loss, **self._device_memory(),
+            "loss": global_loss, **self.device_memory(),
         }  # fmt: skip
         done = Done(global_loss, verdict, sample)
         if ask.tracing:
@@ -116,11 +116,8 @@ class FlatEngine(Engine):
         """See `Engine`."""
         mine, task = share(len(x), self.comm.size, self.comm.rank), self.job.work.facts.task
         outputs, y = self.net(x[mine]), y[mine]
-        found = Judged(float(self.job.work.loss_sum(outputs, y)), count=float(len(y)))
-        if task == "classification":
-            found.right = float((outputs.argmax(1) == y).sum())
-        elif task == "binary":
-            found.scores, found.targets = outputs.flatten(), y.flatten()
+        found = Judged()
+        found.add(task, outputs, y, float(self.job.work.loss_sum(outputs, y)), len(y))
         return found
 
     def state_bytes(self) -> dict[str, int]:
@@ -142,7 +139,7 @@ class FlatEngine(Engine):
         flat, comm = self.flat, self.comm
         if self._nccl:
             self._nccl.sum(flat.gradients)
-            self._sync_device()
+            self.sync_device()
             tail = flat.bucket(flat.size, flat.size + 2 + 2 * comm.size)
             allreduce(comm, tail, self.job.link)
             return 2 * (comm.size - 1) * (flat.gradients.numel() * 4 + tail.nbytes) // comm.size
@@ -152,15 +149,6 @@ class FlatEngine(Engine):
         if self.job.device.type != "cpu":
             flat.gradients.copy_(flat.gradients_host_tensor)
         return sent
-
-    def _device_memory(self) -> dict[str, float]:
-        if self.job.device.type != "cuda":
-            return {}
-        return {"gpu_memory_bytes": float(torch.cuda.max_memory_allocated(self.job.device))}
-
-    def _sync_device(self) -> None:
-        if self.job.device.type == "cuda":
-            torch.cuda.synchronize(self.job.device)
 
 
 def _sleep(seconds: float) -> float:

@@ -19,7 +19,7 @@ from ..models.rank_grid import Axis, share
 from ..models.schedules import DATA, UPDATE, order
 from ..ranks import nccl
 from ..workloads.parts import Part, stages
-from .engine import Ask, Done, Engine, Job, Judged, floats
+from .engine import EVALUATION_BATCH, Ask, Done, Engine, Job, Judged, floats
 from .grid_axes import GridAxes
 from .groups import Group, split
 from .hooks import Hooks
@@ -31,9 +31,6 @@ from .plan import Plan
 from .report import Report, Split
 from .stores import make_store
 from .units import build
-
-#: Samples that one evaluation pass takes at most, over all replicas.
-EVALUATION_BATCH = 512
 
 
 class GridEngine(Engine):
@@ -81,7 +78,7 @@ class GridEngine(Engine):
         self.store.finish()
         with ledger.operation(UPDATE):
             self.store.update(ask.learning_rate, ask.step)
-            self._sync_device()
+            self.sync_device()
         found = self.report.exchange(ledger, t0, loss if self.place["tp"] == 0 else 0.0, ask.ballot)
         t2 = clock()
         kept = [(k, m, a - found.began_s, b - found.began_s) for k, m, a, b in ledger.operations]
@@ -108,9 +105,7 @@ class GridEngine(Engine):
             "transient_bytes": float(self.store.peak_bytes()),
             "loss": found.loss,
         }
-        if self.job.device.type == "cuda":
-            sample["gpu_memory_bytes"] = float(torch.cuda.max_memory_allocated(self.job.device))
-        return sample
+        return sample | self.device_memory()
 
     def _microbatches(self, index: Tensor) -> list[Tensor]:
         """Fetch this rank's share of the global batch, in micro-batches; a cp rank takes its tokens of every sequence."""
@@ -150,7 +145,6 @@ class GridEngine(Engine):
     def evaluate(self, x: Tensor, y: Tensor) -> Judged:
         """See `Engine`."""
         found, grid = Judged(), self.plan.grid
-        scores, targets = [], []
         mine = share(len(x), grid.dp_size, self.place["dp"])
         counted = self.place["tp"] == 0
         # As many passes on every replica: with sharded parameters each pass is a collective over them.
@@ -163,27 +157,9 @@ class GridEngine(Engine):
                 continue
             y_here = self._tokens(y[rows])
             loss = float(self.job.work.loss_sum(outputs, y_here, self.axes))  # on every tp rank: it may be a collective
-            if not counted:
-                continue
-            found.loss_sum += loss
-            found.count += (rows.stop - rows.start) / grid.cp_size
-            if self.job.work.facts.task == "classification":
-                found.right += float((outputs.argmax(1) == y_here).sum())
-            elif self.job.work.facts.task == "binary":
-                scores.append(outputs.flatten())
-                targets.append(y_here.flatten())
-        if scores:
-            found.scores, found.targets = torch.cat(scores), torch.cat(targets)
+            if counted:
+                found.add(self.job.work.facts.task, outputs, y_here, loss, (rows.stop - rows.start) / grid.cp_size)
         return found
-
-    def gradient(self, name: str) -> Tensor | None:
-        """Return this rank's share of a parameter's summed gradient after a step, where it has one (for tests)."""
-        for unit in self.units:
-            flat = self.store.gradients(unit)
-            for p in unit.placed:
-                if p.name == name and flat is not None:
-                    return flat[p.span].view(p.parameter.shape)
-        return None
 
     def close(self) -> None:
         """See `Engine`."""
@@ -255,7 +231,3 @@ class GridEngine(Engine):
         if self.plan.precision != "bf16":
             return nullcontext
         return lambda: torch.autocast(self.job.device.type, torch.bfloat16)
-
-    def _sync_device(self) -> None:
-        if self.job.device.type == "cuda":
-            torch.cuda.synchronize(self.job.device)

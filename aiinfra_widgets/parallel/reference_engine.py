@@ -24,14 +24,12 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from ..models.rank_grid import share
 from ..ranks import failures
-from .engine import Ask, Done, Engine, Job, Judged
+from .engine import EVALUATION_BATCH, Ask, Done, Engine, Job, Judged
 from .layout import Whole
 from .optimizer import AdamW, Optimizer, Sgd
 from .plan import Plan
 from .reference_world import TorchWorld
 
-#: Samples that one rank evaluates at once.
-EVALUATION_BATCH = 512
 #: What torch calls the lab's state tensors.
 _TORCH_NAMES = {
     Sgd: {"momentum": "momentum_buffer"},
@@ -88,14 +86,14 @@ class TorchEngine(Engine):
         self.optimizer.zero_grad()
         with self._deaths(), self.autocast()():
             loss = self.train(x, y, len(ask.index))
-            self._sync_device()
+            self.sync_device()
         injected_s = _slow_down((time.thread_time() - busy_s) * (ask.slow_factor - 1))
         everyone = np.empty((n, 3))
         arrived = clock()
         self.comm.Allgather(np.array([loss, ask.ballot, arrived]), everyone)
         wait_s = min(max(float(everyone[:, 2].max()) - arrived, 0.0), clock() - arrived)
         self.optimizer.step()
-        self._sync_device()
+        self.sync_device()
         step_s, data_s = clock() - t0, t1 - t0
         loss, missing = float(everyone[:, 0].sum()), math.nan
         sample = {
@@ -107,9 +105,7 @@ class TorchEngine(Engine):
             **dict.fromkeys(("compute_time_s", "exposed_comm_time_s", "bubble_time_s", "sent_bytes"), missing),
             "loss": loss,
         }
-        if self.job.device.type == "cuda":
-            sample["gpu_memory_bytes"] = float(torch.cuda.max_memory_allocated(self.job.device))
-        return Done(loss, int(everyone[:, 1].sum()), sample)
+        return Done(loss, int(everyone[:, 1].sum()), sample | self.device_memory())
 
     def microbatches(self, x: Tensor, y: Tensor, batch: int) -> Iterator[tuple[Tensor, Tensor, bool]]:
         """Yield this rank's batch in micro-batches, and whether it is the last one."""
@@ -194,30 +190,19 @@ class TorchEngine(Engine):
         mine = share(len(x), self.replicas, self.comm.rank if self.replicas == self.comm.size else 0)
         x, y = x[mine], y[mine]
         pieces = math.ceil(len(self.job.work.test[0]) / self.replicas / EVALUATION_BATCH)  # as many on every rank
-        kept: list[tuple[Tensor, Tensor]] = []
         for i in range(pieces):
             rows = share(len(x), pieces, i)
             with self.autocast()():
                 outputs = self.outputs(x[rows])
             if outputs is None:
                 continue
-            found.loss_sum += float(work.loss_sum(outputs, y[rows]))
-            found.count += rows.stop - rows.start
-            if work.facts.task == "classification":
-                found.right += float((outputs.argmax(1) == y[rows]).sum())
-            elif work.facts.task == "binary":
-                kept.append((outputs.flatten(), y[rows].flatten()))
-        if kept:
-            found.scores, found.targets = (torch.cat(column) for column in zip(*kept, strict=True))
+            here = y[rows]
+            found.add(work.facts.task, outputs, here, float(work.loss_sum(outputs, here)), rows.stop - rows.start)
         return found
 
     def close(self) -> None:
         """See `Engine`."""
         self.world.close()
-
-    def _sync_device(self) -> None:
-        if self.job.device.type == "cuda":
-            torch.cuda.synchronize(self.job.device)
 
 
 def _optimizer(ours: Optimizer, parameters: list[Tensor]) -> torch.optim.Optimizer:
