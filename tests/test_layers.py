@@ -17,7 +17,7 @@ PACKAGE = "aiinfra_widgets"
 # `machine` comes before `experiment` because the signature of Experiment.predict names Machine; `runs` comes after it
 # because a record is read, and a request checked, through the Spec that it holds.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors",),
+    ("errors", "texts"),
     ("quantities",),
     ("machine", "models"),
     ("planning",),
@@ -29,15 +29,17 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("parallel",),
     ("summary",),
     ("claims", "experiments"),
+    ("research", "course"),
     ("widgets", "reports"),
+    ("app", "jupyter"),
     ("cli",),
 )
 #: Heavy packages, and the only files that may import them. `lazily` means inside a function.
 HEAVY: dict[str, tuple[str, ...]] = {
     "torch": ("ranks/*", "workloads/*", "parallel/*", "experiments/*/measure*.py"),
     "mpi4py": ("ranks/*", "workloads/*", "parallel/*", "experiments/*/measure*.py"),
-    "panel": ("widgets/*",),
-    "bokeh": ("widgets/*",),
+    "panel": ("app/*",),
+    "bokeh": ("widgets/*", "app/*"),
     "ipywidgets": ("widgets/*",),
     "anywidget": ("widgets/*",),
     "papermill": ("reports/*",),
