@@ -83,6 +83,7 @@ class Field:
         self.control.observe(self._moved, "value")
         self.widget = ipw.VBox([self.control, self.message])
         self.widget.add_class("aiinfra-field")
+        self.widget.add_class(f"aiinfra-knob-{knob.name}")  # a stable name for style sheets and tests, whatever the language
 
     def _make(self, value: Any) -> ipw.Widget:
         k, low, high = self.knob, self.knob.low, self._most
