@@ -18,7 +18,7 @@ PACKAGE = "aiinfra_widgets"
 # because a record is read, and a request checked, through the Spec that it holds.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "texts"),
-    ("quantities",),
+    ("quantities", "palette"),
     ("machine", "models"),
     ("planning",),
     ("validation",),

@@ -11,22 +11,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-#: By `Quantity.part`.
-PARTS = {
-    "compute": "#0072B2",
-    "data": "#7CC4EE",
-    "communication": "#E69F00",
-    "wait": "#CC79A7",
-    "bubble": "#F0E442",
-    "injected": "#8C2D19",
-    "runtime": "#6F6F6F",
-}
-OTHER_PART = "#A3A3A3"
-#: Colours of things that are only told apart, such as the bars of a timeline, in turn.
-LABELS = tuple(PARTS[p] for p in ("compute", "communication", "data", "wait", "runtime", "bubble", "injected"))
-PREDICTED = "#009E73"
-MEASURED = "#D55E00"
-PUBLISHED = "#7F7F7F"
+from ..palette import LABELS as LABELS
+from ..palette import MEASURED, OTHER_PART, PARTS, PREDICTED, PUBLISHED
+
 #: Text and rules that read on white and on black; in JupyterLab the theme's own colours replace it.
 INK = "#767676"
 FONT = "system-ui, -apple-system, 'Segoe UI', Helvetica, Arial, sans-serif"
