@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from typing import Any, Literal
 
 from .errors import UnknownNameError, near
+from .texts import ENGLISH, language, tr
 
 Shape = Literal["number", "distribution", "curve", "series", "intervals"]
 Method = Literal["measured", "modelled", "assumed", "published"]
@@ -277,15 +279,20 @@ def register(quantities: Iterable[Quantity]) -> None:
 
 
 def quantity(name: str) -> Quantity:
-    """Return the definition of `name`.
+    """Return the definition of `name`, with label and help in the reader's language.
 
     Raises:
         UnknownNameError: With the near matches.
     """
     try:
-        return QUANTITIES[name]
+        return QUANTITIES[name] if language() == ENGLISH else _told(language(), QUANTITIES[name])
     except KeyError:
         raise UnknownNameError(f"no quantity {name!r} in the vocabulary; {near(name, QUANTITIES)}") from None
+
+
+@cache
+def _told(_: str, q: Quantity) -> Quantity:
+    return replace(q, label=tr(q.label), help=tr(q.help))
 
 
 _TIME = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
@@ -311,9 +318,9 @@ def show(name_or_unit: str, value: float | None) -> str:
     """
     unit = QUANTITIES[name_or_unit].unit if name_or_unit in QUANTITIES else name_or_unit
     if value is None or (isinstance(value, float) and math.isnan(value)):
-        return "not known"
+        return tr("not known")
     if math.isinf(value):
-        return "unbounded"
+        return tr("unbounded")
     if unit == "s":
         if abs(value) >= 120:
             return f"{value / 60:.3g} min" if abs(value) < 7200 else f"{value / 3600:.3g} h"

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
 from .errors import ControlError, SpecError, near
+from .texts import N_, language, tr
 
 Kind = Literal["int", "float", "bool", "choice", "text"]
 KNOB = "aiinfra"
@@ -84,16 +85,16 @@ class Knob:
 
     @property
     def allowed(self) -> str:
-        """What may be given, in words."""
+        """What may be given, in English words, as in messages; `told` says them in the reader's language."""
         if self.choices:
-            return "one of " + ", ".join(self.choices)
+            choices = ", ".join(self.choices)
+            return N_(f"one of {choices}")
         if self.kind == "bool":
-            return "true or false"
+            return N_("true or false")
         if self.low is None and self.high is None:
-            return {"int": "a whole number", "float": "a number", "text": "text"}.get(self.kind, "text")
-        noun = "a whole number" if self.kind == "int" else "a number"
-        unit = f" {self.unit}" if self.unit else ""
-        return f"{noun} from {self.low:g} to {self.high:g}{unit}"
+            return {"int": N_("a whole number"), "float": N_("a number")}.get(self.kind, N_("text"))
+        ends = N_(f"from {self.low:g} to {self.high:g}") + (f" {self.unit}" if self.unit else "")
+        return N_(f"a whole number {ends}") if self.kind == "int" else N_(f"a number {ends}")
 
     def parse(self, text: str) -> Any:
         """Turn what a person typed ("10 Gbit/s", "64 MiB", "true", "1e-3") into the stored type.
@@ -151,9 +152,13 @@ class Fields(BaseModel):
     noun: ClassVar[str] = "argument"
 
     @classmethod
-    @cache
     def knobs(cls) -> dict[str, Knob]:
-        """Return every field as a Knob, in the order of declaration."""
+        """Return every field as a Knob, in the order of declaration; label, help and group in the reader's language."""
+        return cls._knobs(language())
+
+    @classmethod
+    @cache
+    def _knobs(cls, _: str) -> dict[str, Knob]:
         return {name: _knob_of(name, info) for name, info in cls.model_fields.items()}
 
     @classmethod
@@ -238,17 +243,17 @@ def _knob_of(name: str, info: FieldInfo) -> Knob:
     kind: Kind = "choice" if extra.get("choices") else kinds.get(_base(info.annotation), "text")
     return Knob(
         name,
-        extra.get("label") or _label(name, extra.get("unit", "")),
+        tr(extra.get("label") or _label(name, extra.get("unit", ""))),
         kind,
         info.default,
-        info.description or "",
+        tr(info.description) if info.description else "",
         extra.get("unit", ""),
         low,
         high,
         tuple(extra.get("choices") or ()),
         extra.get("live", False),
         extra.get("log", False),
-        extra.get("group", ""),
+        tr(extra["group"]) if extra.get("group") else "",
         extra.get("step"),
     )
 

@@ -7,12 +7,15 @@ from typing import Any
 from ..experiment import Experiment, Knob, Spec
 from ..quantities import show
 from ..runs.control import Request
+from ..texts import ENGLISH, language, tr
 
 
 def counted(label: str, count: int) -> str:
     """Return `2 nodes` of the label "Nodes", `1 node` for one; a word in capitals keeps them."""
     noun = lowered(label)
-    return f"{count} {noun.removesuffix('s') if count == 1 else noun}"
+    if count == 1 and language() == ENGLISH:
+        noun = noun.removesuffix("s")
+    return tr("{count} {things}", count=count, things=noun)
 
 
 def lowered(label: str) -> str:
@@ -21,7 +24,12 @@ def lowered(label: str) -> str:
 
 
 def plural(word: str) -> str:
-    """Return the plural of what one tick is called."""
+    """Return the plural of what one tick is called (its English name), in the reader's language."""
+    return tr(english_plural(word))
+
+
+def english_plural(word: str) -> str:
+    """Return the English plural of a regular noun."""
     return word + ("es" if word.endswith(("s", "x", "ch", "sh")) else "s")
 
 
@@ -34,7 +42,7 @@ def said(knob: Knob, value: Any) -> str:
 
 def with_label(knob: Knob, value: Any) -> str:
     """Return `Learning rate 0.01`, `Overlap on`."""
-    return f"{knob.label} {('on' if value else 'off') if isinstance(value, bool) else amount(knob.unit, value)}"
+    return f"{knob.label} {tr('on' if value else 'off') if isinstance(value, bool) else amount(knob.unit, value)}"
 
 
 def amount(unit: str, value: Any) -> str:
@@ -56,6 +64,11 @@ def difference(before: Spec | None, after: Spec) -> str:
     return ", ".join(words[:2]) + (" ..." if len(words) > 2 else "")
 
 
+def verb_word(verb: str) -> str:
+    """Return the name of a verb for people: `Add nodes` of add_nodes."""
+    return tr(verb.replace("_", " ").capitalize())
+
+
 def asked_text(exp: Experiment, request: Request) -> str:
     """Return what a request asks for: `Learning rate 0.01`, or `Send (Length 2 s, Priority 2)`."""
     knobs = exp.spec.knobs()
@@ -63,5 +76,5 @@ def asked_text(exp: Experiment, request: Request) -> str:
     if request.verb:
         arguments = exp.all_verbs()[request.verb].arguments.knobs()
         with_ = ", ".join(with_label(arguments[n], v) for n, v in request.arguments.items())
-        parts.append(request.verb.replace("_", " ").capitalize() + (f" ({with_})" if with_ else ""))
+        parts.append(verb_word(request.verb) + (f" ({with_})" if with_ else ""))
     return ", ".join(parts)
