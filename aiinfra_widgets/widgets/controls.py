@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from html import escape
-from typing import Any
+from typing import Any, Protocol
 
 import ipywidgets as ipw
 
@@ -57,6 +57,21 @@ def steps(low: float, high: float, *values: float, whole: bool) -> list[float]:
     return [int(s) for s in sorted(found)] if whole else sorted(found)
 
 
+class Control(Protocol):
+    """One field of the Spec as a control, with a line for messages under it."""
+
+    knob: Knob
+
+    def set(self, value: Any) -> None:
+        """Show a value without telling anybody."""
+
+    def say(self, text: str, kind: str = "") -> None:
+        """Show a message; kind is "", "wait", "good" or "bad"."""
+
+    def lock(self, locked: bool) -> None:
+        """Make it read-only, or give it back."""
+
+
 class Field:
     """One knob as a control with a line for messages.
 
@@ -83,7 +98,9 @@ class Field:
         self.control.observe(self._moved, "value")
         self.widget = ipw.VBox([self.control, self.message])
         self.widget.add_class("aiinfra-field")
-        self.widget.add_class(f"aiinfra-knob-{knob.name}")  # a stable name for style sheets and tests, whatever the language
+        self.widget.add_class(
+            f"aiinfra-knob-{knob.name}"
+        )  # a stable name for style sheets and tests, whatever the language
 
     def _make(self, value: Any) -> ipw.Widget:
         k, low, high = self.knob, self.knob.low, self._most
@@ -165,7 +182,7 @@ def plain_reason(name: str, text: str) -> str:
     return "; ".join(lines)
 
 
-def blame(fields: Mapping[str, Field], text: str) -> str:
+def blame(fields: Mapping[str, Control], text: str) -> str:
     """Show each line of a SpecError under the field that it names, fields by their labels; return the lines that name none."""
     rest = []
     labels = {n: f.knob.label for n, f in fields.items() if "_" in n}

@@ -30,7 +30,7 @@ from .curves import Sweeps
 from .feed import Feed, Shown, Still
 from .figures import still
 from .meters import meters_table_html
-from .notebook import headless, show, show_figure, show_html
+from .notebook import headless, screen, show, show_figure, show_html
 from .state import LabState, Look
 
 if TYPE_CHECKING:
@@ -298,14 +298,12 @@ class Lab:
     # --- the screen ---------------------------------------------------------------------------------------------
     def _the_screen(self) -> Any:
         if self._screen is None:
-            from .screen import Screen
-
             actions = {
                 "commit": lambda: self.commit(self._the_screen().read_guess()), "run": self.run, "pause": self._pause,
                 "checkpoint": lambda: self.act("checkpoint"), "stop": self._stop_beside, "resume": self.resume,
                 "again": self.state.start_over,
             }  # fmt: skip
-            self._screen = Screen(self.state, self._primary, actions)
+            self._screen = screen(self.state, self._primary, actions)
             self._redraw()
         return self._screen
 
@@ -322,15 +320,14 @@ class Lab:
 
     def _update(self, look: Look) -> None:
         """Draw a look; also called from the following thread."""
-        screen = self._screen
-        if screen is None:
+        if self._screen is None:
             return
         reader = self.state.reader
-        with screen.feed_charts.batch(), screen.compare_charts.batch():
+        with self._screen.batch():
             if reader is not None:
                 with self.state.lock:
-                    screen.feed.follow(reader, look)
-        screen.draw(look)
+                    self._screen.feed.follow(reader, look)
+        self._screen.draw(look)
 
     def _follow(self) -> None:
         if not self.headless and (self._follower is None or not self._follower.is_alive()):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 from IPython import display as _display
 from IPython.core import getipython as _getipython
@@ -18,9 +19,34 @@ HEADLESS = "AIINFRA_HEADLESS"
 FIGURE_MIME = "application/vnd.aiinfra.bokeh+json"
 
 
+class Stage(Protocol):
+    """Where labs are shown instead of in a notebook."""
+
+    def screen(self, state: Any, primary: Sequence[str], actions: dict[str, Callable[[], None]]) -> Any:
+        """Return what shows a lab there: a `Presenter` with `root`, `comparison`, `feed` and `batch`."""
+
+    def show(self, item: Any) -> None:
+        """Show something at the cell that runs: a part of a screen, a Bokeh figure, or what a notebook would display."""
+
+
+#: Set by the stand-alone app before it runs the cells of a notebook; None in a notebook and in a script.
+stage: Stage | None = None
+
+
 def headless() -> bool:
-    """Whether nobody watches: AIINFRA_HEADLESS=1 (a report), or no notebook kernel at all (a script)."""
+    """Whether nobody watches: AIINFRA_HEADLESS=1 (a report), or no notebook kernel and no app at all (a script)."""
+    if stage is not None:
+        return False
     return os.environ.get(HEADLESS, "") not in {"", "0"} or not hasattr(_shell(), "kernel")
+
+
+def screen(state: Any, primary: Sequence[str], actions: dict[str, Callable[[], None]]) -> Any:
+    """Return the screen of a lab, for where it is shown."""
+    if stage is not None:
+        return stage.screen(state, primary, actions)
+    from .screen import Screen
+
+    return Screen(state, primary, actions)
 
 
 def bundle(figure: Any, says: str) -> dict[str, Any]:
@@ -37,18 +63,22 @@ def bundle(figure: Any, says: str) -> dict[str, Any]:
 
 def show(item: Any) -> None:
     """Display a widget."""
-    _show(item)
+    stage.show(item) if stage is not None else _show(item)
 
 
 def show_html(html: str) -> None:
     """Leave a table in the notebook; a script has no use for it."""
-    if _shell() is not None:
+    if stage is not None:
+        stage.show(_html(html))
+    elif _shell() is not None:
         _show(_html(html))
 
 
 def show_figure(figure: Any, says: str) -> None:
     """Leave a figure in the notebook, or say in a script what it would show."""
-    if _shell() is None:
+    if stage is not None:
+        stage.show(figure)
+    elif _shell() is None:
         print(says)
     else:
         _show(bundle(figure, says), raw=True)
