@@ -8,17 +8,18 @@ from html import escape
 from ..comparison import Comparison, Row
 from ..experiment import Experiment
 from ..quantities import Value, quantity, show
+from ..texts import N_, told, tr, trn
 from .header import refusal_html
 from .words import difference, plural
 
 #: Older segments than this many are folded.
 NEWEST = 8
 MARKS = {
-    "within the band": ("good", "\u2713"),
-    "within chance": ("good", "\u2713"),
-    "close": ("near", "\u2248"),
-    "off": ("far", "\u2260"),
-    "not compared": ("none", "\u2013"),
+    N_("within the band"): ("good", "\u2713"),
+    N_("within chance"): ("good", "\u2713"),
+    N_("close"): ("near", "\u2248"),
+    N_("off"): ("far", "\u2260"),
+    N_("not compared"): ("none", "\u2013"),
 }
 
 
@@ -31,25 +32,21 @@ def comparison_html(exp: Experiment, found: Sequence[Comparison], guess: float |
         guess: The learner's own prediction of the first segment.
     """
     if not found:
-        return _empty("Nothing to compare yet. Each configuration that runs long enough becomes a row here.")
+        return _empty(tr("Nothing to compare yet. Each configuration that runs long enough becomes a row here."))
     head = "".join(
         f"<th{css}>{escape(t)}</th>"
         for t, css in (
-            ("Segment", ""), ("Configuration", ""), (plural(exp.tick).capitalize(), ' class="n"'), ("Predicted", ' class="n"'),
-            ("Measured", ' class="n"'), ("Error", ' class="n"'), ("Verdict", ""),
+            (tr("Segment"), ""), (tr("Configuration"), ""), (plural(exp.tick).capitalize(), ' class="n"'), (tr("Predicted"), ' class="n"'),
+            (tr("Measured"), ' class="n"'), (tr("Error"), ' class="n"'), (tr("Verdict"), ""),
         )
     )  # fmt: skip
     rows = [_segment(exp, found, i, guess if i == 0 else None) for i in range(len(found) - 1, -1, -1)]
     q = quantity(exp.compared[0])
-    table = (
-        f'<table class="aiinfra-table"><caption>{escape(q.label)} by segment</caption><thead><tr>{head}</tr></thead>'
-    )
+    table = f'<table class="aiinfra-table"><caption>{escape(tr("{quantity} by segment", quantity=q.label))}</caption><thead><tr>{head}</tr></thead>'
     table += f"<tbody>{''.join(rows[:NEWEST])}</tbody></table>"
     if len(rows) > NEWEST:
         older = f'<table class="aiinfra-table"><thead><tr>{head}</tr></thead><tbody>{"".join(rows[NEWEST:])}</tbody></table>'
-        table += (
-            f'<details class="aiinfra-older"><summary>{len(rows) - NEWEST} older segments</summary>{older}</details>'
-        )
+        table += f'<details class="aiinfra-older"><summary>{escape(trn("{count} older segment", "{count} older segments", len(rows) - NEWEST))}</summary>{older}</details>'
     return table
 
 
@@ -58,17 +55,21 @@ def detail_html(exp: Experiment, found: Sequence[Comparison]) -> str:
     settled = [c for c in found if not c.segment.transient]
     if not settled:
         need = exp.settle_ticks + exp.min_ticks
-        return _empty(f"The details of a segment appear after its first {need} {plural(exp.tick)}.")
+        return _empty(
+            tr("The details of a segment appear after its first {count} {ticks}.", count=need, ticks=plural(exp.tick))
+        )
     last = settled[-1]
     names = dict.fromkeys((*exp.compared, *exp.parts))
     rows = "".join(_quantity(r) for r in last.rows if r.quantity in names and not _nothing(exp, r))
-    head = '<tr><th></th><th class="n">Predicted</th><th class="n">Measured</th><th class="n">Error</th></tr>'
+    titles = "".join(f'<th class="n">{escape(t)}</th>' for t in (tr("Predicted"), tr("Measured"), tr("Error")))
+    head = f"<tr><th></th>{titles}</tr>"
     place = found.index(last)
-    title = f"Segment {last.segment.index}: {difference(found[place - 1].segment.spec if place else None, last.segment.spec)}"
-    causes = "".join(f"<li>{escape(c)}</li>" for c in last.causes)
-    why = f'<div class="aiinfra-why"><b>Why they differ</b><ul>{causes}</ul></div>' if causes else ""
+    what = difference(found[place - 1].segment.spec if place else None, last.segment.spec)
+    title = tr("Segment {number}: {what}", number=last.segment.index, what=what)
+    causes = "".join(f"<li>{escape(told(c))}</li>" for c in last.causes)
+    why = f'<div class="aiinfra-why"><b>{escape(tr("Why they differ"))}</b><ul>{causes}</ul></div>' if causes else ""
     if last.segment.refused and not last.segment.prediction:
-        why = f'<div class="aiinfra-why"><b>No prediction to compare with</b>{refusal_html(last.segment.refused)}</div>'
+        why = f'<div class="aiinfra-why"><b>{escape(tr("No prediction to compare with"))}</b>{refusal_html(last.segment.refused)}</div>'
     return f'<table class="aiinfra-table"><caption>{escape(title)}</caption><thead>{head}</thead><tbody>{rows}</tbody></table>{why}'
 
 
@@ -94,9 +95,10 @@ def watched_html(exp: Experiment, found: Sequence[Comparison], names: Sequence[s
         what = difference(found[i - 1].segment.spec if i else None, c.segment.spec)
         cells = "".join(f'<td class="n">{both_html(c.row(n))}</td>' for n in names)
         rows.append(f"<tr><td>{c.segment.index}</td><td>{escape(what)}</td>{cells}</tr>")
-    title = "Also measured, by segment; in small type what was predicted"
+    title = escape(tr("Also measured, by segment; in small type what was predicted"))
+    first = f"<th>{escape(tr('Segment'))}</th><th>{escape(tr('Configuration'))}</th>"
     return (
-        f'<table class="aiinfra-table"><caption>{title}</caption><thead><tr><th>Segment</th><th>Configuration</th>{head}</tr></thead>'
+        f'<table class="aiinfra-table"><caption>{title}</caption><thead><tr>{first}{head}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table>"
     )
 
@@ -116,10 +118,14 @@ def _segment(exp: Experiment, found: Sequence[Comparison], i: int, guess: float 
     kind, mark = MARKS[verdict]
     if s.transient:
         kind, mark, verdict = "none", "\u2026", "not compared"
-        words = "too short to compare"
+        words = tr("too short to compare")
     else:
-        words = verdict if row and row.predicted else "no prediction"
-    own = f'<span class="aiinfra-own">you: {escape(show(exp.compared[0], guess))} \u00b7 </span>' if guess else ""
+        words = tr(verdict) if row and row.predicted else tr("no prediction")
+    own = (
+        f'<span class="aiinfra-own">{escape(tr("you: {value}", value=show(exp.compared[0], guess)))} \u00b7 </span>'
+        if guess
+        else ""
+    )
     predicted, measured = (row.predicted, row.measured) if row else (None, None)
     cells = (
         f"<td>{s.index}</td><td>{escape(what)}</td><td class='n'>{s.first_tick}\u2013{s.first_tick + s.ticks}</td>"
@@ -144,7 +150,8 @@ def value_html(value: Value | None) -> str:
         return '<span class="aiinfra-none">\u2013</span>'
     spread = ""
     if value.low is not None and value.high is not None and value.value:
-        spread = f" title='{escape(show(value.quantity, value.low))} to {escape(show(value.quantity, value.high))}; {escape(value.how)}'"
+        ends = tr("{low} to {high}", low=show(value.quantity, value.low), high=show(value.quantity, value.high))
+        spread = f" title='{escape(ends)}; {escape(told(value.how))}'"
     return f"<span{spread}>{escape(show(value.quantity, value.value))}</span>"
 
 
