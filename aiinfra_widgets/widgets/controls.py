@@ -12,6 +12,7 @@ import ipywidgets as ipw
 
 from ..errors import SpecError
 from ..experiment import Knob
+from ..texts import told, tr
 from .words import amount
 
 #: A range of whole numbers with more values than this is typed, not dragged.
@@ -91,7 +92,9 @@ class Field:
         self._most = min(x for x in (most, knob.high) if x is not None) if knob.high is not None or most else None
         self.control = self._make(value)
         self.control.description = knob.label + (f" {LIVE_SIGN}" if marked and knob.live else "")
-        self.control.tooltip = knob.help + (f" Allowed: {knob.allowed}." if knob.kind != "bool" else "")
+        self.control.tooltip = knob.help + (
+            " " + tr("Allowed: {allowed}.", allowed=told(knob.allowed)) if knob.kind != "bool" else ""
+        )
         self.control.add_class("aiinfra-control")
         self.message = ipw.HTML(layout={"display": "none"})
         self.message.add_class("aiinfra-message")
@@ -178,7 +181,7 @@ class Field:
 
 def plain_reason(name: str, text: str) -> str:
     """Return an error's text without the field's own name before it, since it stands under the field."""
-    lines = [line.removeprefix(f"{name}: ") for line in text.splitlines() if line.strip()]
+    lines = [told(line).removeprefix(f"{name}: ") for line in text.splitlines() if line.strip()]
     return "; ".join(lines)
 
 
@@ -186,7 +189,7 @@ def blame(fields: Mapping[str, Control], text: str) -> str:
     """Show each line of a SpecError under the field that it names, fields by their labels; return the lines that name none."""
     rest = []
     labels = {n: f.knob.label for n, f in fields.items() if "_" in n}
-    for line in text.splitlines():
+    for line in map(told, text.splitlines()):
         name, sign, reason = line.partition(":")
         line = name + sign + re.sub(r"\w+", lambda word: labels.get(word[0], word[0]), reason)
         if name in fields:
@@ -200,7 +203,7 @@ def grouped(title: str, fields: Mapping[str, Field]) -> ipw.Widget:
     """Return one fold with the fields under the headings of their knobs; an empty box where there are none."""
     groups: dict[str, list[ipw.Widget]] = {}
     for field in fields.values():
-        groups.setdefault(field.knob.group or "Other", []).append(field.widget)
+        groups.setdefault(field.knob.group or tr("Other"), []).append(field.widget)
     if not groups:
         return ipw.VBox([])
     inside = []
