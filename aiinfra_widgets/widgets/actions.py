@@ -10,8 +10,10 @@ import ipywidgets as ipw
 
 from ..errors import LabError, SpecError
 from ..experiment import Experiment, Verb
+from ..texts import tr
 from .controls import Field, blame, plain_reason
 from .state import Asked
+from .words import verb_word
 
 #: Up to so many verbs have a button each; more are chosen from a list.
 BUTTONS = 3
@@ -31,11 +33,11 @@ class Form:
         self.verb, self._ask, self._asked = verb, ask, ""
         knobs = verb.arguments.knobs()
         self.fields = {n: Field(k, k.default, lambda *_: None, marked=False) for n, k in knobs.items()}
-        self.button = ipw.Button(description=label(verb), tooltip=verb.help)
+        self.button = ipw.Button(description=label(verb), tooltip=tr(verb.help))
         self.button.add_class("aiinfra-button")
         self.button.on_click(lambda _: self.submit())
         self.message = ipw.HTML()
-        help_ = ipw.HTML(f'<p class="aiinfra-note">{escape(verb.help)}</p>')
+        help_ = ipw.HTML(f'<p class="aiinfra-note">{escape(tr(verb.help))}</p>')
         self.root = ipw.VBox([help_, *(f.widget for f in self.fields.values()), self.button, self.message])
         self.root.add_class("aiinfra-form")
 
@@ -53,7 +55,7 @@ class Form:
             return
         try:
             self._asked = self._ask(self.verb.name, values).id
-            self.say("Asked ...", "wait")
+            self.say(tr("Asked ..."), "wait")
         except LabError as error:
             self.say(blame(self.fields, str(error).removeprefix(f"{self.verb.name}: ")), "bad")
 
@@ -91,7 +93,7 @@ class Actions:
         self.buttons: dict[str, ipw.Button] = {}
         self.picker: ipw.Dropdown | None = None
         picker = self._few(exp.verbs) if len(self.forms) <= BUTTONS else self._many(exp.verbs)
-        heading = ipw.HTML("<h4>Actions</h4>")
+        heading = ipw.HTML(f"<h4>{escape(tr('Actions'))}</h4>")
         self.root = ipw.VBox([heading, picker, *(f.root for f in self.forms.values())] if self.forms else [])
         self.root.add_class("aiinfra-actions")
         self.open("" if self.picker is None else self.picker.value)
@@ -99,7 +101,7 @@ class Actions:
     def _few(self, verbs: Sequence[Verb]) -> ipw.Widget:
         for verb in verbs:
             button = ipw.Button(
-                description=label(verb) + (" ..." if self.forms[verb.name].fields else ""), tooltip=verb.help
+                description=label(verb) + (" ..." if self.forms[verb.name].fields else ""), tooltip=tr(verb.help)
             )
             button.add_class("aiinfra-button")
             button.on_click(lambda _, name=verb.name: self.press(name))
@@ -146,4 +148,4 @@ class Actions:
 
 def label(verb: Verb) -> str:
     """Return a verb's name for people."""
-    return verb.name.replace("_", " ").replace("-", " ").capitalize()
+    return verb_word(verb.name)
