@@ -66,7 +66,7 @@ def difference(before: Spec | None, after: Spec) -> str:
 
 def verb_word(verb: str) -> str:
     """Return the name of a verb for people: `Add nodes` of add_nodes."""
-    return tr(verb.replace("_", " ").capitalize())
+    return tr(verb.replace("_", " ").replace("-", " ").capitalize())
 
 
 def asked_text(exp: Experiment, request: Request) -> str:
