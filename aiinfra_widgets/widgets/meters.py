@@ -7,12 +7,13 @@ from html import escape
 
 from ..quantities import QUANTITIES, Value, quantity, show
 from ..runs.reader import Segment
+from ..texts import N_, told, tr
 
 #: What is summed over the run, and why it may be missing.
 METERS = {
-    "cost_usd": "this experiment states no price",
-    "energy_j": "no counter here, and no power was calibrated",
-    "operational_gco2e": "it follows from the energy",
+    "cost_usd": N_("this experiment states no price"),
+    "energy_j": N_("no counter here, and no power was calibrated"),
+    "operational_gco2e": N_("it follows from the energy"),
 }
 
 
@@ -39,7 +40,8 @@ def rate(segments: Sequence[Segment], name: str) -> str:
     for other, value in segments[-1].values.items() if segments else ():
         known = QUANTITIES.get(other)
         if known and other.startswith(start) and known.unit == q.unit and value.value is not None:
-            return f"{show(other, value.value)} per {known.label.partition(' per ')[2] or 'unit'}"
+            unit = known.label.partition(" per ")[2] or N_("unit")
+            return tr("{amount} per {unit}", amount=show(other, value.value), unit=tr(unit))
     return ""
 
 
@@ -56,13 +58,11 @@ def _meter(segments: Sequence[Segment], name: str) -> str:
     q, value = quantity(name), total(segments, name)
     head = f'<span class="aiinfra-meter-label" title="{escape(q.help)}">{escape(q.label)}</span>'
     if value is None:
-        why = METERS[name] if segments else "nothing has run yet"
-        return (
-            f'<div class="aiinfra-meter">{head}<b class="aiinfra-none">not known</b><small>{escape(why)}</small></div>'
-        )
+        why = tr(METERS[name] if segments else N_("nothing has run yet"))
+        return f'<div class="aiinfra-meter">{head}<b class="aiinfra-none">{escape(tr("not known"))}</b><small>{escape(why)}</small></div>'
     return (
         f'<div class="aiinfra-meter">{head}<b>{escape(show(name, value.value))}</b>'
-        f'<small><span class="aiinfra-tag" title="{escape(value.how)}">{escape(value.method)}</span> '
+        f'<small><span class="aiinfra-tag" title="{escape(told(value.how))}">{escape(tr(value.method))}</span> '
         f"{escape(rate(segments, name))}</small></div>"
     )
 
@@ -72,8 +72,10 @@ def meters_table_html(segments: Sequence[Segment]) -> str:
     rows = []
     for name, why in METERS.items():
         value = total(segments, name)
-        cells = (show(name, value.value), value.method, value.how) if value else ("not known", "", why)
+        cells = (
+            (show(name, value.value), tr(value.method), told(value.how)) if value else (tr("not known"), "", tr(why))
+        )
         shown = (quantity(name).label, cells[0], rate(segments, name), cells[1], cells[2])
         rows.append("".join(f"<td>{escape(c)}</td>" for c in shown))
-    head = "".join(f"<th>{escape(t)}</th>" for t in ("", "So far", "Now", "Method", "How"))
+    head = "".join(f"<th>{escape(t)}</th>" for t in ("", tr("So far"), tr("Now"), tr("Method"), tr("How")))
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(f'<tr>{r}</tr>' for r in rows)}</tbody></table>"
