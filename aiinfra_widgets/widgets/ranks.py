@@ -8,6 +8,7 @@ from html import escape
 
 from ..experiment import Experiment
 from ..quantities import quantity, show
+from ..texts import N_, tr
 from .state import Look
 
 #: More nodes than this are drawn small, without words.
@@ -26,12 +27,15 @@ def ranks_html(exp: Experiment, look: Look) -> str:
         look: What is known now.
     """
     if not look.nodes:
-        how = "how its time splits" if exp.parts else "what it reports"
-        return f'<p class="aiinfra-empty">Each rank that is started has a tile here: what it does, and {how}.</p>'
+        split = tr("Each rank that is started has a tile here: what it does, and how its time splits.")
+        text = (
+            split if exp.parts else tr("Each rank that is started has a tile here: what it does, and what it reports.")
+        )
+        return f'<p class="aiinfra-empty">{escape(text)}</p>'
     small = len(look.nodes) > WORDY
     most = max((_total(exp, look.latest.get(n, {})) for n in look.members), default=0.0)
     tiles = "".join(_tile(exp, look, n, most, small) for n in look.nodes)
-    label = f"{len(look.members)} of {len(look.nodes)} ranks at work"
+    label = escape(tr("{some} of {all} ranks at work", some=len(look.members), all=len(look.nodes)))
     return (
         f'<div class="aiinfra-ranks{" aiinfra-small" if small else ""}" role="list" aria-label="{label}">{tiles}</div>'
     )
@@ -40,12 +44,12 @@ def ranks_html(exp: Experiment, look: Look) -> str:
 def state_of(look: Look, node: int) -> str:
     """Return what a node does: lost, idle, paused, ended or working."""
     if node in look.lost:
-        return "lost"
+        return N_("lost")
     if not look.going:
-        return "ended"
+        return N_("ended")
     if node not in look.members:
-        return "idle"
-    return "paused" if look.paused else "working"
+        return N_("idle")
+    return N_("paused") if look.paused else N_("working")
 
 
 def coordinates(exp: Experiment, look: Look, node: int) -> bool:
@@ -63,8 +67,8 @@ def reported(exp: Experiment, sample: Mapping[str, float]) -> dict[str, float]:
 def _tile(exp: Experiment, look: Look, node: int, most: float, small: bool) -> str:
     state, sample = state_of(look, node), look.latest.get(node, {})
     at_work = state in {"working", "paused"}
-    role = "coordinator" if coordinates(exp, look, node) else ""
-    tick = f"{exp.tick} {int(sample['tick'])}" if sample else ""
+    role = tr("coordinator") if coordinates(exp, look, node) else ""
+    tick = tr("{tick} {number}", tick=tr(exp.tick), number=int(sample["tick"])) if sample else ""
     total = _total(exp, sample)
     bar, told, hover = '<div class="aiinfra-bar"></div>', "", []
     if at_work and (total or (exp.parts and not sample)):
@@ -77,9 +81,11 @@ def _tile(exp: Experiment, look: Look, node: int, most: float, small: bool) -> s
         bar = _share(share, found[share]) if share else ""
         hover = [_said(n, v) for n, v in list(found.items())[:TOLD_HOVER]]
         told = "".join(f"<span>{escape(h)}</span>" for h in hover[:TOLD])
-    title = ", ".join([f"node {node}: {state}", *(w for w in (role, tick) if w), *hover])
-    words = "" if small else f'<span class="aiinfra-rank-state">{state}</span>'
-    foot = f"<span>{role}</span>" * bool(role) + f"<span>{escape(tick)}</span>{told}"
+    title = ", ".join(
+        [tr("node {number}: {state}", number=node, state=tr(state)), *(w for w in (role, tick) if w), *hover]
+    )
+    words = "" if small else f'<span class="aiinfra-rank-state">{escape(tr(state))}</span>'
+    foot = f"<span>{escape(role)}</span>" * bool(role) + f"<span>{escape(tick)}</span>{told}"
     own = "" if exp.parts and not exp.spec.coordinators else " aiinfra-rank-own"
     more = "" if small else f'<div class="aiinfra-rank-foot{own}">{foot}</div>'
     return (
