@@ -16,6 +16,7 @@ from bokeh import models as _models
 from bokeh.plotting import figure
 
 from ..quantities import quantity
+from ..texts import N_, tr
 from .theme import INK, INK_TAG, MEASURED, PAPER_TAG, PREDICTED, dress, part_colour
 from .words import lowered, plural
 
@@ -77,7 +78,7 @@ def still(chart: Chart) -> Any:
     """Return the figure for a page without our own script: with its title and a legend; one line where nothing is drawn."""
     chart.figure.title.text = chart.title
     if chart.keys and not any(k.drawn for k in chart.keys):
-        chart.figure.title.text = f"{chart.title}: nothing to draw here"
+        chart.figure.title.text = tr("{title}: nothing to draw here", title=chart.title)
         chart.figure.frame_height, chart.figure.axis.visible = 4, False
     items = [bk.LegendItem(label=k.text, renderers=list(k.renderers)) for k in chart.keys if k.drawn]
     if items:
@@ -192,14 +193,21 @@ def parts_chart(total: str, parts: Sequence[str], tick: str, data: Mapping[str, 
     predicted = _predicted(fig, data)
     mark_segments(fig, data)
     rows = [(quantity(p).label, f"@{p}{{0.[000]}} {axis.unit}") for p in reversed(parts)]
-    tips = [(tick.capitalize(), "@tick{0}"), (q.label, f"@{total}{{0.[000]}} {axis.unit}"), *rows]
+    tips = [(tr(tick).capitalize(), "@tick{0}"), (q.label, f"@{total}{{0.[000]}} {axis.unit}"), *rows]
     fig.add_tools(bk.HoverTool(renderers=[line], mode="vline", tooltips=tips))
-    fig.xaxis.axis_label, fig.yaxis.axis_label = tick.capitalize(), axis.label(q.label)
+    fig.xaxis.axis_label, fig.yaxis.axis_label = tr(tick).capitalize(), axis.label(q.label)
     named = zip(parts, colours, areas, strict=True)
     keys = [Key(quantity(p).label, "box", colour, (area,), p) for p, colour, area in named]
-    keys += [Key(q.label, "line", INK, (line,)), Key("Predicted", "band", PREDICTED, predicted)]
-    empty = f"The parts of each {tick} appear here, as it runs."
-    return Chart("parts", dress(fig), empty, f"{q.label} over {plural(tick)}", f"{q.label} and its parts", tuple(keys))
+    keys += [Key(q.label, "line", INK, (line,)), Key(tr("Predicted"), "band", PREDICTED, predicted)]
+    empty = tr("The parts of each {tick} appear here, as it runs.", tick=tr(tick))
+    return Chart(
+        "parts",
+        dress(fig),
+        empty,
+        tr("{quantity} over {ticks}", quantity=q.label, ticks=plural(tick)),
+        tr("{quantity} and its parts", quantity=q.label),
+        tuple(keys),
+    )
 
 
 def series_chart(name: str, tick: str, data: Mapping[str, Columns], axis: Axis, extra: str = "") -> Chart:
@@ -223,9 +231,9 @@ def series_chart(name: str, tick: str, data: Mapping[str, Columns], axis: Axis, 
     predicted = _predicted(fig, data)
     mark_segments(fig, data)
     value = f"@value{{{_digits(axis)}}} {axis.unit}".rstrip()
-    place = (tick.capitalize(), "@tick{0}")
+    place = (tr(tick).capitalize(), "@tick{0}")
     fig.add_tools(bk.HoverTool(renderers=[line], mode="vline", tooltips=[place, (q.label, value)]))
-    keys = [Key("Measured", "line", MEASURED, (line,)), Key("Predicted", "band", PREDICTED, predicted)]
+    keys = [Key(tr("Measured"), "line", MEASURED, (line,)), Key(tr("Predicted"), "band", PREDICTED, predicted)]
     if extra:
         dots = fig.scatter(
             "tick", "value", source=source(data, "extra", ("tick", "value")), size=6, fill_color=MEASURED,
@@ -234,12 +242,17 @@ def series_chart(name: str, tick: str, data: Mapping[str, Columns], axis: Axis, 
         dots.glyph.tags = [PAPER_TAG]
         fig.add_tools(bk.HoverTool(renderers=[dots], tooltips=[place, (quantity(extra).label, value)]))
         keys = [keys[0], Key(quantity(extra).label, "dot", MEASURED, (dots,))]
-    fig.xaxis.axis_label, fig.yaxis.axis_label = tick.capitalize(), axis.label(q.label)
+    fig.xaxis.axis_label, fig.yaxis.axis_label = tr(tick).capitalize(), axis.label(q.label)
     fig.yaxis.ticker.desired_num_ticks = 4
     if axis.unit.endswith("/s"):
         fig.yaxis.formatter = bk.NumeralTickFormatter(format="0[.]0 a")
     return Chart(
-        name, dress(fig), f"{q.label} appears here, as it runs.", f"{q.label} over {plural(tick)}", q.label, tuple(keys)
+        name,
+        dress(fig),
+        tr("{quantity} appears here, as it runs.", quantity=q.label),
+        tr("{quantity} over {ticks}", quantity=q.label, ticks=plural(tick)),
+        q.label,
+        tuple(keys),
     )
 
 
@@ -300,21 +313,25 @@ def curve_chart(name: str, of: str, swept: str, data: Mapping[str, Columns], x: 
     place = (swept, f"@at{{{'0' if whole else '0.[000]'}}} {x.unit}".rstrip())
     value = f"@value{{0.00}} {y.unit}".rstrip()
     fig.add_tools(
-        bk.HoverTool(renderers=[dots, others], tooltips=[("Measured", value), ("", "@text")]),
-        bk.HoverTool(renderers=[line], mode="vline", tooltips=[place, ("Model", value)]),
+        bk.HoverTool(renderers=[dots, others], tooltips=[(tr("Measured"), value), ("", "@text")]),
+        bk.HoverTool(renderers=[line], mode="vline", tooltips=[place, (tr("Model"), value)]),
     )
     keys = (
-        Key("Measured", "dot", MEASURED, (dots, others), "value"),
-        Key("Model", "band", PREDICTED, (line, band), "value"),
+        Key(tr("Measured"), "dot", MEASURED, (dots, others), "value"),
+        Key(tr("Model"), "band", PREDICTED, (line, band), "value"),
     )  # a reference curve carries its own name
     fig.xaxis.axis_label, fig.yaxis.axis_label = f"{swept} ({x.unit})" if x.unit else swept, y.label(q.label)
     if whole:
         fig.xaxis.ticker.min_interval = 1
     fig.yaxis.ticker.desired_num_ticks = 5
-    alone = ", if one node can do it too" if of in {"speedup", "efficiency_frac"} else ""
-    empty = f"{q.label} appears here once a segment has settled{alone}."
-    title = q.label if of in {"speedup", "efficiency_frac"} else f"{q.label} over {lowered(swept)}"
-    return Chart(name, dress(fig), empty, f"{q.label} over {swept}", title, keys)
+    relative = of in {"speedup", "efficiency_frac"}
+    settled = N_("{quantity} appears here once a segment has settled.")
+    empty = (
+        N_("{quantity} appears here once a segment has settled, if one node can do it too.") if relative else settled
+    )
+    empty = tr(empty, quantity=q.label)
+    title = q.label if relative else tr("{quantity} over {swept}", quantity=q.label, swept=lowered(swept))
+    return Chart(name, dress(fig), empty, tr("{quantity} over {swept}", quantity=q.label, swept=swept), title, keys)
 
 
 BAR_COLUMNS = ("row", "left", "right", "colour", "part", "shown")
@@ -338,11 +355,17 @@ def bars_chart(total: str, data: Mapping[str, Columns], axis: Axis) -> Chart:
     fig.add_tools(bk.HoverTool(renderers=[bars], tooltips=[("", "@part"), ("", "@shown")]))
     fig.yaxis.ticker = bk.FixedTicker(ticks=[0, 1])
     fig.yaxis.major_label_orientation = 1.5708
-    fig.yaxis.major_label_overrides = {0: "Measured", 1: "Predicted"}
+    fig.yaxis.major_label_overrides = {0: tr("Measured"), 1: tr("Predicted")}
     fig.ygrid.grid_line_color = None
     fig.xaxis.axis_label = axis.label(q.label)
-    empty = "Predicted and measured parts appear here once a segment has settled."
-    return Chart("bars", dress(fig), empty, f"Parts of {q.label}", f"Where the {q.label.lower()} goes")
+    empty = tr("Predicted and measured parts appear here once a segment has settled.")
+    return Chart(
+        "bars",
+        dress(fig),
+        empty,
+        tr("Parts of {quantity}", quantity=q.label),
+        tr("Where the {quantity} goes", quantity=q.label.lower()),
+    )
 
 
 def _bars_range(data: Mapping[str, Columns]) -> Any:
