@@ -18,6 +18,7 @@ from ..errors import LabError
 from ..experiment import Curve, Experiment, Spec
 from ..machine.profile import Machine
 from ..quantities import quantity, show
+from ..texts import told, tr
 from .figures import NAME_COLUMNS, Axis, Columns
 from .words import amount, said
 
@@ -219,13 +220,15 @@ def words(plot: Plot, points: Sequence[Mapping[str, Any]], unit: str) -> str:
     """Say what a chart shows, for somebody who does not see it."""
     label, name = quantity(plot.quantity).label, plot.curve.quantity
     if not points:
-        return f"{label}: nothing measured yet"
-    places = ", ".join(f"{show(name, p['measured'])} at {amount(unit, p['at'])}" for p in points)
-    return (
-        f"{label}, from {quantity(name).label}: measured {places}"
-        if plot.curve.relative
-        else f"{label}: measured {places}"
+        return tr("{quantity}: nothing measured yet", quantity=label)
+    places = ", ".join(
+        tr("{value} at {place}", value=show(name, p["measured"]), place=amount(unit, p["at"])) for p in points
     )
+    if plot.curve.relative:
+        return tr(
+            "{quantity}, from {base}: measured {places}", quantity=label, base=quantity(name).label, places=places
+        )
+    return tr("{quantity}: measured {places}", quantity=label, places=places)
 
 
 def _gaps(values: Any) -> Array:
@@ -273,7 +276,9 @@ def _points(plot: Plot, points: Sequence[Mapping[str, Any]], base: float | None,
         values = [p["measured"] if p.get(key) is None else p[key] for p in points]
         found[column] = _drawn(plot, values, where, base, y)
     swept = plot.curve.swept
-    found["text"] = [f"segment {p['segment']}, {_setup(swept, p['spec'])}" for p in points]
+    found["text"] = [
+        tr("segment {number}, {setup}", number=p["segment"], setup=_setup(swept, p["spec"])) for p in points
+    ]
     return found
 
 
@@ -314,6 +319,8 @@ def _names(lines: Mapping[str, Array], at: Array, top: float) -> Columns:
             place, lift = int(low[-1]), 0.0
             right = bool(at[place] < at[0] + 0.4 * (at[-1] - at[0]))
         side = ("left", 4.0) if right else ("right", -4.0)
-        for column, cell in zip(NAME_COLUMNS, (float(at[place]), float(line[place]), name, *side, lift), strict=True):
+        for column, cell in zip(
+            NAME_COLUMNS, (float(at[place]), float(line[place]), told(name), *side, lift), strict=True
+        ):
             found[column].append(cell)
     return {k: v if k in {"text", "align"} else np.array(v, float) for k, v in found.items()}
