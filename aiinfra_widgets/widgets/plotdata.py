@@ -10,6 +10,7 @@ import numpy as np
 from ..comparison import Comparison
 from ..quantities import QUANTITIES, Value, quantity, show
 from ..runs.reader import Event, Segment
+from ..texts import N_, tr
 from .figures import Axis, Columns
 from .theme import part_colour
 from .words import difference
@@ -70,7 +71,7 @@ def is_beside(field: str, name: str) -> bool:
 def bars(comparison: Comparison | None, parts: Sequence[str], axis: Axis) -> Columns:
     """Return the parts of one segment end to end: row 1 as predicted, row 0 as measured."""
     columns: dict[str, list[Any]] = {c: [] for c in ("row", "left", "right", "colour", "part", "shown")}
-    for row, side in ((1, "predicted"), (0, "measured")):
+    for row, side in ((1, N_("predicted")), (0, N_("measured"))):
         at = 0.0
         for part in parts:
             found = comparison.row(part) if comparison else None
@@ -79,7 +80,14 @@ def bars(comparison: Comparison | None, parts: Sequence[str], axis: Axis) -> Col
                 continue
             width = float(value.value) * axis.factor
             q = quantity(part)
-            cells = (float(row), at, at + width, part_colour(q.part), q.label, f"{show(part, value.value)} {side}")
+            cells = (
+                float(row),
+                at,
+                at + width,
+                part_colour(q.part),
+                q.label,
+                tr("{value} {method}", value=show(part, value.value), method=tr(side)),
+            )
             for column, cell in zip(columns, cells, strict=True):
                 columns[column].append(cell)
             at += width
