@@ -14,6 +14,7 @@ import numpy as np
 from ..experiment import Timeline
 from ..quantities import Prediction, show
 from ..runs.reader import Segment
+from ..texts import tr
 from . import timeline_frame
 from .figures import Axis, Chart, Columns, Key, axis_for, bk, canvas, follow, mark_segments, source
 from .theme import INK, INK_TAG, LABELS, PAPER_TAG, dark, dress
@@ -73,29 +74,34 @@ def timeline_chart(timeline: Timeline, data: Mapping[str, Columns], axis: Axis, 
             text_font_size="11px", text_color=INK,
         )
     )  # fmt: skip
-    place = (timeline.lanes, "@place")
+    place = (tr(timeline.lanes), "@place")
     fig.add_tools(
         bk.HoverTool(
             renderers=[bars],
-            tooltips=[(timeline.bars, "@name"), place, ("Measured", "@measured"), ("Predicted", "@predicted")],
+            tooltips=[
+                (tr(timeline.bars), "@name"),
+                place,
+                (tr("Measured"), "@measured"),
+                (tr("Predicted"), "@predicted"),
+            ],
         ),
         bk.HoverTool(
             renderers=[ghosts],
-            tooltips=[(timeline.bars, "@name"), place, ("Predicted", "@predicted")],
+            tooltips=[(tr(timeline.bars), "@name"), place, (tr("Predicted"), "@predicted")],
             attachment="below",
         ),
     )
-    fig.xaxis.axis_label, fig.yaxis.axis_label = f"Time ({axis.unit})", timeline.lanes
+    fig.xaxis.axis_label, fig.yaxis.axis_label = tr("Time ({unit})", unit=axis.unit), tr(timeline.lanes)
     fig.yaxis.ticker = bk.BasicTicker(min_interval=1, num_minor_ticks=0)
     fig.ygrid.grid_line_color = None
     keys = (
-        Key("Measured", "box", LABELS[0], (bars,)),
-        Key("Predicted", "frame", LABELS[0], (ghosts,)),
+        Key(tr("Measured"), "box", LABELS[0], (bars,)),
+        Key(tr("Predicted"), "frame", LABELS[0], (ghosts,)),
     )
     things = lowered(plural(timeline.bars))
-    title = f"{plural(timeline.bars)} by {lowered(timeline.lanes)}"
-    empty = f"The {things} appear here, as they begin and end."
-    return Chart("timeline", dress(fig), empty, f"{title}, over time", title, keys)
+    title = tr("{things} by {lanes}", things=plural(timeline.bars), lanes=lowered(tr(timeline.lanes)))
+    empty = tr("The {things} appear here, as they begin and end.", things=things)
+    return Chart("timeline", dress(fig), empty, tr("{title}, over time", title=title), title, keys)
 
 
 def columns(
@@ -169,7 +175,7 @@ def words(timeline: Timeline, found: Mapping[str, Columns]) -> str:
     if timeline.frame:
         return timeline_frame.words(timeline, found)
     shown, planned = len(found["bars"]["lane"]), len(found["ghosts"]["lane"])
-    return f"{plural(timeline.bars)} by {lowered(timeline.lanes)}: {shown} measured intervals, {planned} predicted"
+    return timeline_frame.counts(timeline, shown, planned)
 
 
 def _table(timeline: Timeline, rows: Mapping[str, Any] | pd.DataFrame) -> Table:
@@ -211,10 +217,12 @@ def _bars(timeline: Timeline, table: Table, opened: Any, planned: Table, width: 
     found["text"] = [t if wordy and r >= CHARACTER * (len(t) + 1) else "" for t, r in zip(texts, room, strict=True)]
     found["ink"] = ["#ffffff" if dark(c) else "#111111" for c in found["colour"]]
     found["measured"] = [
-        f"since {show('s', start)}" if still else stretch(start, end)
+        tr("since {time}", time=show("s", start)) if still else stretch(start, end)
         for (start, end), still in zip(table[:, 2:], opened, strict=True)
     ]
-    found["predicted"] = [stretch(*expected[label]) if label in expected else "not predicted" for label in table[:, 1]]
+    found["predicted"] = [
+        stretch(*expected[label]) if label in expected else tr("not predicted") for label in table[:, 1]
+    ]
     return found
 
 
@@ -258,10 +266,10 @@ def _marks(segments: Sequence[Segment], lag_s: float, width: float, begins: floa
 def _left_out(timeline: Timeline, measured: bool, predicted: bool) -> Columns:
     said = []
     if measured:
-        said.append(f"the newest {BARS} intervals; earlier ones are left out")
+        said.append(tr("the newest {count} intervals; earlier ones are left out", count=BARS))
     if predicted:
-        said.append(f"the next {BARS} that were predicted")
+        said.append(tr("the next {count} that were predicted", count=BARS))
     return {
-        "text": [("Shown: " + ", and ".join(said))] if said else [],
+        "text": [tr("Shown: {what}", what=tr(", and ").join(said))] if said else [],
         "x": np.array([4.0] * bool(said)), "y": np.array([4.0] * bool(said)),
     }  # fmt: skip
