@@ -15,6 +15,7 @@ from bokeh.models import CDSView, GroupFilter
 from ..experiment import Timeline
 from ..quantities import Prediction, show
 from ..runs.reader import Segment
+from ..texts import tr
 from .figures import Axis, Chart, Columns, Key, bk, canvas, follow, source
 from .theme import INK, LABELS, PAPER_TAG, dark, dress, part_colour
 from .words import lowered, plural
@@ -79,11 +80,14 @@ def chart(timeline: Timeline, data: Mapping[str, Columns], axis: Axis, tick: str
             text_font_size="11px", text_color=INK, text_baseline="top",
         )
     )  # fmt: skip
-    tips = [(timeline.bars, "@name"), (timeline.lanes, "@place")]
-    tips += [(timeline.details, "@detail")] if timeline.detail else []
-    tips += [("Measured", "@measured"), ("Predicted", "@predicted")]
+    tips = [(tr(timeline.bars), "@name"), (tr(timeline.lanes), "@place")]
+    tips += [(tr(timeline.details), "@detail")] if timeline.detail else []
+    tips += [(tr("Measured"), "@measured"), (tr("Predicted"), "@predicted")]
     fig.add_tools(bk.HoverTool(renderers=[*drawn.values(), below], tooltips=tips))
-    fig.xaxis.axis_label, fig.yaxis.axis_label = f"Time in the {tick} ({axis.unit})", timeline.lanes
+    fig.xaxis.axis_label, fig.yaxis.axis_label = (
+        tr("Time in the {tick} ({unit})", tick=tr(tick), unit=axis.unit),
+        tr(timeline.lanes),
+    )
     fig.yaxis.ticker = bk.BasicTicker(min_interval=1, num_minor_ticks=0, desired_num_ticks=WORDY_LANES)
     fig.yaxis.major_label_overrides = {-1: "", -2: ""}  # no lane: the words above the first one
     fig.ygrid.visible = False
@@ -92,11 +96,13 @@ def chart(timeline: Timeline, data: Mapping[str, Columns], axis: Axis, tick: str
         *bars.data["name"]
     }:  # predicted only: a legend takes its sign from a bar, so there is one out of sight
         drawn[name] = fig.hbar(y=[np.nan], left=[np.nan], right=[np.nan], fill_color=shade[name], line_color="white")
-    keys = [Key(n, "box", colour, (drawn[n],)) for n, colour in shade.items() if not known or n in known]
-    keys.append(Key("Predicted (below)", "frame", LABELS[0], (below,)))
-    title = f"{plural(timeline.bars)} by {lowered(timeline.lanes)}"
-    empty = f"The {lowered(plural(timeline.bars))} of one {tick} appear here."
-    return Chart("timeline", dress(fig), empty, f"{title}, of one {tick}", title, tuple(keys))
+    keys = [Key(tr(n), "box", colour, (drawn[n],)) for n, colour in shade.items() if not known or n in known]
+    keys.append(Key(tr("Predicted (below)"), "frame", LABELS[0], (below,)))
+    title = tr("{things} by {lanes}", things=plural(timeline.bars), lanes=lowered(tr(timeline.lanes)))
+    empty = tr("The {things} of one {tick} appear here.", things=lowered(plural(timeline.bars)), tick=tr(tick))
+    return Chart(
+        "timeline", dress(fig), empty, tr("{title}, of one {tick}", title=title, tick=tr(tick)), title, tuple(keys)
+    )
 
 
 def columns(
@@ -120,9 +126,12 @@ def columns(
     width = max([float(t[:, 3].max()) for t in (measured, planned) if len(t)], default=0.0)
     tables = ((measured[:BARS], MEASURED[0]), (planned[:BARS], PREDICTED[0]))
     bars, ghosts = (_bars(timeline, table, offset, width, axis, found, expected) for table, offset in tables)
-    said = [f"{tick.capitalize()} {which:g} took {took_s[0]}"] if len(measured) else []
-    said += [f"{'predicted' if said else 'Predicted:'} {took_s[1]}"] if len(planned) else []
-    said += [f"shown: the first {BARS} intervals"] if left_out else []
+    said = []
+    if len(measured):
+        said = [tr("{tick} {number} took {time}", tick=tr(tick).capitalize(), number=f"{which:g}", time=took_s[0])]
+    if len(planned):
+        said += [tr("predicted {time}", time=took_s[1]) if said else tr("Predicted: {time}", time=took_s[1])]
+    said += [tr("shown: the first {count} intervals", count=BARS)] if left_out else []
     caption = ["; ".join(said)] if said else []
     low, high = _lanes(measured, planned)
     return {
@@ -168,13 +177,18 @@ def colours(timeline: Timeline) -> tuple[str, ...]:
 def words(timeline: Timeline, found: Mapping[str, Columns]) -> str:
     """Say what the chart shows, for somebody who does not see it."""
     shown, planned = len(found["bars"]["lane"]), len(found["ghosts"]["lane"])
-    start = f"{plural(timeline.bars)} by {lowered(timeline.lanes)}: {shown} measured intervals, {planned} predicted"
-    return ". ".join([start, *found["caption"]["text"]])
+    return ". ".join([counts(timeline, shown, planned), *found["caption"]["text"]])
+
+
+def counts(timeline: Timeline, shown: int, planned: int) -> str:
+    """Say how many intervals a chart holds."""
+    what = tr("{things} by {lanes}", things=plural(timeline.bars), lanes=lowered(tr(timeline.lanes)))
+    return tr("{what}: {shown} measured intervals, {planned} predicted", what=what, shown=shown, planned=planned)
 
 
 def stretch(start: float, end: float) -> str:
     """Return an interval of seconds as a person reads it."""
-    return f"{show('s', start)} to {show('s', end)} ({show('s', end - start)})"
+    return tr("{start} to {end} ({length})", start=show("s", start), end=show("s", end), length=show("s", end - start))
 
 
 def _table(timeline: Timeline, rows: Mapping[str, Any] | pd.DataFrame) -> Table:
@@ -220,15 +234,15 @@ def _bars(
         "lane": table[:, 0] + offset, "left": table[:, 2] * axis.factor, "right": table[:, 3] * axis.factor,
         "middle": (table[:, 2] + table[:, 3]) / 2 * axis.factor, "colour": [shades[int(k)] for k in table[:, 1]],
         "name": [timeline.kinds[int(k)][0] for k in table[:, 1]], "place": [f"{lane:g}" for lane in table[:, 0]],
-        "detail": [d or "none" for d in details],
+        "detail": [d or tr("none") for d in details],
     }  # fmt: skip
     idle = [timeline.kinds[int(k)][1] in IDLE for k in table[:, 1]]
     found["alpha"] = np.array([OPAQUE[still][1] for still in idle], float)
     fits = [wordy and r >= CHARACTER * (len(d) + 1) for d, r in zip(details, room, strict=True)]
     found["text"] = [d if fit and not still else "" for d, fit, still in zip(details, fits, idle, strict=True)]
     found["ink"] = ["#ffffff" if dark(c) else "#111111" for c in found["colour"]]
-    found["measured"] = [measured.get(key, "not measured") for key in keys]
-    found["predicted"] = [expected.get(key, "not predicted") for key in keys]
+    found["measured"] = [measured.get(key, tr("not measured")) for key in keys]
+    found["predicted"] = [expected.get(key, tr("not predicted")) for key in keys]
     return found
 
 
