@@ -24,6 +24,7 @@ from ..experiment import Spec
 from ..launch.schedule import read_words
 from ..quantities import quantity
 from ..runs.status import status
+from ..texts import told, tr
 from . import cards
 from .lab import Lab
 from .live import Live
@@ -90,11 +91,11 @@ class Variants:
         if words.verb or words.at_tick:
             raise SpecError(f"setup {text!r}: a setup has fields only; write it as 'nodes=2 tp_size=2'")
         if not words.fields:
-            return Variant(text, "As set above", base)
+            return Variant(text, tr("As set above"), base)
         try:
             spec = base.changed(words.fields, live_only=False)
         except SpecError as error:
-            return Variant(text, text, None, str(error))
+            return Variant(text, text, None, told(str(error)))
         knobs = spec.knobs()
         return Variant(text, ", ".join(said(knobs[n], getattr(spec, n)) for n in words.fields), spec)
 
@@ -130,7 +131,7 @@ class Variants:
         reader.poll()  # what was written between the last look and the end
         segments, ticks = reader.segments(), reader.ticks
         if now.state != "done" or not segments:
-            variant.problem = now.message
+            variant.problem = told(now.message)
             return
         variant.comparison = compare(state.experiment, segments[-1])
         if self.curve in ticks:
@@ -173,7 +174,10 @@ class Variants:
             show(self._screen.root)
             return
         show_html(self.table_html())
-        show_figure(self.figure(), f"{quantity(self.curve).label} of {', '.join(self._names())}")
+        show_figure(
+            self.figure(),
+            tr("{quantity} of {setups}", quantity=quantity(self.curve).label, setups=", ".join(self._names())),
+        )
 
     def _repr_html_(self) -> str | None:
         return None
@@ -190,7 +194,7 @@ class VariantsScreen:
         self.of = variants
         names, tick = variants._names(), variants.lab.state.experiment.tick
         self.button = cards.button(
-            "Measure these", "Run each setup, one after the other, from the beginning", self._press, "primary"
+            tr("Measure these"), tr("Run each setup, one after the other, from the beginning"), self._press, "primary"
         )
         self.say, self.table = cards.html("says"), cards.html("table-box")
         self.live = Live([curves_chart(variants.curve, names, tick, {})], ["aiinfra-one"])
@@ -209,12 +213,14 @@ class VariantsScreen:
             self.of.measure(self._working)
             cards.put(self.say, "")
         except LabError as error:
-            cards.put(self.say, f'<span class="aiinfra-say aiinfra-say-bad" role="alert">{escape(str(error))}</span>')
+            cards.put(
+                self.say, f'<span class="aiinfra-say aiinfra-say-bad" role="alert">{escape(told(str(error)))}</span>'
+            )
         finally:
             self.draw()
 
     def _working(self, text: str) -> None:
-        cards.put(self.say, f'<span role="status">running {escape(text)} \u2026</span>')
+        cards.put(self.say, f'<span role="status">{escape(tr("running {setup}", setup=text))} \u2026</span>')
         self.draw()
 
     def draw(self) -> None:
