@@ -11,6 +11,7 @@ import numpy as np
 
 from ..experiment import Experiment
 from ..quantities import quantity, show
+from ..texts import tr
 from .compare import both_html, error_html
 from .figures import Chart, Columns, Key, axis_of, bk, canvas, falls_by_orders, follow, source
 from .theme import LABELS, dress
@@ -33,11 +34,11 @@ def table_html(
     """
     main = exp.compared[0]
     titles = [
-        quantity(main).label, "Error", *(quantity(n).label for n in names), f"{quantity(curve).label} at the end", "Off the first",
+        quantity(main).label, tr("Error"), *(quantity(n).label for n in names), tr("{quantity} at the end", quantity=quantity(curve).label), tr("Off the first"),
     ]  # fmt: skip
-    head = "<th>Setup</th>" + "".join(f'<th class="n">{escape(t)}</th>' for t in titles)
+    head = f"<th>{escape(tr('Setup'))}</th>" + "".join(f'<th class="n">{escape(t)}</th>' for t in titles)
     body = "".join(_row(main, v, row, names, curve, i) for i, (v, row) in enumerate(zip(variants, rows, strict=True)))
-    title = "Each from the same beginning; in small type what was predicted"
+    title = escape(tr("Each from the same beginning; in small type what was predicted"))
     return f'<table class="aiinfra-table"><caption>{title}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
 
 
@@ -46,7 +47,7 @@ def _row(main: str, variant: Any, row: Mapping[str, Any], names: Sequence[str], 
     if variant.problem:
         return f'<tr>{name}<td colspan="{len(names) + 4}">{escape(variant.problem)}</td></tr>'
     if variant.comparison is None:
-        return f'<tr>{name}<td colspan="{len(names) + 4}">not measured yet</td></tr>'
+        return f'<tr>{name}<td colspan="{len(names) + 4}">{escape(tr("not measured yet"))}</td></tr>'
     found = variant.comparison.row(main)
     cells = [both_html(found), error_html(found)]
     cells += [both_html(variant.comparison.row(n)) for n in names]
@@ -59,7 +60,7 @@ def tiny(share: float | None) -> str:
     if share is None or not math.isfinite(share):
         return "\u2013"
     if share == 0:
-        return "equal"
+        return tr("equal")
     if share >= 1e-3:
         return f"{share:.2g}" if share >= 10 else f"{100 * share:.2g} %"
     power = math.floor(math.log10(share))
@@ -83,13 +84,20 @@ def curves_chart(curve: str, names: Sequence[str], tick: str, data: Mapping[str,
         src = source(data, f"curve{i}", ("tick", "value"))
         width, alpha = (6, 0.4) if i == 0 else (1.6, 1.0)
         line = fig.line("tick", "value", source=src, line_color=LABELS[i], line_width=width, line_alpha=alpha)
-        tips = [("", name), (tick.capitalize(), "@tick{0}"), (q.label, f"@value{{0.[0000]}} {axis.unit}".rstrip())]
+        tips = [("", name), (tr(tick).capitalize(), "@tick{0}"), (q.label, f"@value{{0.[0000]}} {axis.unit}".rstrip())]
         fig.add_tools(bk.HoverTool(renderers=[line], tooltips=tips))
         keys.append(Key(name, "line", LABELS[i], (line,)))
-    fig.xaxis.axis_label, fig.yaxis.axis_label = tick.capitalize(), axis.label(q.label)
-    title = f"{q.label} of each setup"
-    empty = f"The curves appear here: {plural(tick)} from left to right, a line for each setup."
-    return Chart(CHART, dress(fig), empty, f"{q.label} over {plural(tick)}, for each setup", title, tuple(keys))
+    fig.xaxis.axis_label, fig.yaxis.axis_label = tr(tick).capitalize(), axis.label(q.label)
+    title = tr("{quantity} of each setup", quantity=q.label)
+    empty = tr("The curves appear here: {ticks} from left to right, a line for each setup.", ticks=plural(tick))
+    return Chart(
+        CHART,
+        dress(fig),
+        empty,
+        tr("{quantity} over {ticks}, for each setup", quantity=q.label, ticks=plural(tick)),
+        title,
+        tuple(keys),
+    )
 
 
 def sources(curve: str, lines: Sequence[tuple[Any, Any]]) -> dict[str, Columns]:
