@@ -79,6 +79,19 @@ class StepTimes(LayerTimes):
         """Return seconds until a message of `size_bytes` is with a neighbour, while n ranks send or receive in pairs."""
         return self._message_s("send", size_bytes, n)
 
+    def hand_over_s(self, alone_s: Any, size_bytes: Any, n: Any) -> Any:
+        """Return seconds from the end of a rank's arithmetic until a neighbour that waits for its message goes on.
+
+        Args:
+            alone_s: What each of them computes in between, on a core of its own.
+            size_bytes: Of the message.
+            n: Ranks on this machine that hand over in pairs.
+        """
+        n = np.maximum(n, 2)
+        base_s = self._lockstep_base.time_s(alone_s) * self.shared_core_factor(np.minimum(n, self.machine.cores))
+        hop_s = self.grid("relay", "ranks", "alone_s").time_s(n, alone_s)
+        return np.maximum(hop_s - base_s, 0.0) + self.send_s(size_bytes, n)
+
     def _message_s(self, name: str, size_bytes: Any, n: Any) -> Any:
         if name not in self._messages:
             self._messages[name] = self.grid(name, "ranks", "bytes")
@@ -100,8 +113,7 @@ class StepTimes(LayerTimes):
         Returns:
             (arithmetic as a multiple of `alone_s`, seconds of the mean rank's wait, seconds of communication).
         """
-        median = StepTimes(self.machine) if self.which != "median" else self
-        base_s = median.grid("lockstep", "alone_s", ranks=1, part="compute").time_s(alone_s)
+        base_s = self._lockstep_base.time_s(alone_s)
         probed = np.clip(size_bytes, *self._probed_bytes)
         found = {}
         for part in ("compute", "wait", "comm"):
@@ -116,6 +128,12 @@ class StepTimes(LayerTimes):
             np.where(shared, found["wait"], 0.0),
             np.where(shared, found["comm"] + np.maximum(more_s, 0.0), 0.0),
         )
+
+    @cached_property
+    def _lockstep_base(self) -> TimeGrid:
+        """Seconds that the probes' arithmetic really takes on one rank, by what it was meant to take."""
+        median = StepTimes(self.machine) if self.which != "median" else self
+        return median.grid("lockstep", "alone_s", ranks=1, part="compute")
 
     @cached_property
     def _probed_bytes(self) -> tuple[float, float]:

@@ -43,4 +43,5 @@ def test_every_probe_of_several_ranks_gives_times_that_predictions_read():
         for optimizer in ("sgd", "adamw"):
             assert times.update_s(2**16, world.size, optimizer) > 0
         assert times.shared_core_factor(world.size) >= 1.0
+        assert np.all(times.hand_over_s(1e-3, sizes, world.size) > 0)
         assert all(np.all(part >= 0) for part in times.lockstep(world.size, 1e-3, sizes))

@@ -74,6 +74,7 @@ def machine(cores: int = 2, others: float = 0.0) -> Machine:
             for part, seconds in (("compute", alone_s * turns), ("wait", 0.02 * alone_s * (n - 1)), ("comm", comm)):
                 probes.append(probe("lockstep", seconds, part=part, **at))
         if n > 1:
+            probes += [probe("relay", alone_s, ranks=n, alone_s=alone_s) for alone_s in (3e-4, 1e-2)]
             probes += [
                 probe("allreduce", LATENCY_S + s / BYTES_PER_S, ranks=n, bytes=s) for s in (8, 2**12, 2**20, 2**26)
             ]

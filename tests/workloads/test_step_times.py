@@ -70,6 +70,8 @@ def machine() -> Machine:
     for name, factor in (("reduce_scatter", 1), ("all_gather", 2), ("all_to_all", 3), ("send", 4)):
         found += [probe(name, factor * b * n * 1e-10, bytes=b, ranks=n) for b in (64, 2**25) for n in (2, 4)]
     found += [probe("shared_cores", s, ranks=n) for n, s in ((1, 0.01), (2, 0.0099), (4, 0.02))]
+    found += [probe("lockstep", s, ranks=1, alone_s=s, bytes=512, part="compute") for s in (1e-4, 1e-2)]
+    found += [probe("relay", (n / 2) * s + 1e-5, ranks=n, alone_s=s) for n in (2, 4) for s in (1e-4, 1e-2)]
     return BARE.with_probes(found)
 
 
@@ -188,6 +190,14 @@ def test_an_older_profile_asks_to_calibrate_again(of, missing):
     ]
     with pytest.raises(ModelInputError, match=f"holds no '{missing}' probe.*; run: aiinfra calibrate"):
         of(StepTimes(BARE.with_probes(old)))
+
+
+def test_handing_over_costs_what_the_relay_took_beyond_its_arithmetic(times):
+    message_s = times.send_s(2**16, 2)
+    assert times.hand_over_s(1e-2, 2**16, 2) == pytest.approx(1e-5 + message_s, rel=1e-3)
+    # Four ranks on two cores: the one that waits takes turns with those that compute.
+    assert times.hand_over_s(1e-2, 2**16, 4) == pytest.approx(1e-2 + 1e-5 + times.send_s(2**16, 4), rel=1e-3)
+    assert times.hand_over_s(np.array([1e-4, 1e-2]), 2**16, 4).shape == (2,)
 
 
 def test_updates_and_messages(times):

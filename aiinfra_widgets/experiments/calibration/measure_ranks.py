@@ -25,6 +25,8 @@ ALLREDUCE_BYTES = (8, 2**10, 2**14, 2**17, 2**20, 2**22, 2**24, 2**26)
 MESSAGE_BYTES = (2**6, 2**12, 2**17, 2**21, 2**25)
 LOCKSTEP_S = (6e-5, 4e-4, 2e-3, 10e-3)
 LOCKSTEP_BYTES = (2**9, 2**16, 2**22)
+#: Arithmetic between two messages of a relay, in seconds, and the bytes that are handed on.
+RELAY_S, RELAY_BYTES = (2e-4, 1e-3, 5e-3), 2**16
 #: Several time slices of a system's scheduler, so that ranks without a core of their own take turns.
 SHARED_S = 10e-3
 _TAG = 11
@@ -38,7 +40,7 @@ def rank_probes(node: Node, levels: list[int]) -> Iterator[Probe]:
     for n in levels:
         yield from (*_memory(n), *_update(n), *_shared_cores(n, unit_s), *_lockstep(node, n, unit_s))
         if n > 1:
-            yield from (*_allreduce(node, n), *_messages(node, n), *_resize(n))
+            yield from (*_allreduce(node, n), *_messages(node, n), *_resize(n), *_relay(n, unit_s))
 
 
 def _memory(n: int) -> Iterator[Probe]:
@@ -189,6 +191,38 @@ def _lockstep(node: Node, n: int, unit_s: float) -> Iterator[Probe]:
         at = {"ranks": n, "alone_s": alone_s, "bytes": size}
         how = "per step, several in a row"
         yield Probe("lockstep", at, setup, n, how=how, parts=("compute", "wait", "comm"), least=2, warm_up=False)
+
+
+def _relay(n: int, unit_s: float) -> Iterator[Probe]:
+    """Two ranks of a pair work in turn, and the other one waits for its message, as the stages of a pipeline do.
+
+    A rank that waits in MPI takes its turns on a core that others want, so a hand-over costs more than its bytes.
+    """
+    for alone_s in RELAY_S:
+
+        def setup(comm: MPI.Intracomm, alone_s: float = alone_s) -> Once:
+            work, units = unit_of_work(), max(1, round(alone_s / unit_s))
+            buffer, partner, paired = np.zeros(RELAY_BYTES // 4, np.float32), comm.rank ^ 1, comm.size - comm.size % 2
+            turns = 4 if alone_s > 2e-3 else 12
+
+            def once() -> tuple[float, ...]:
+                if comm.rank >= paired:  # the last of an odd number has no partner
+                    return (0.0,)
+                begun = time.perf_counter()
+                for turn in range(turns):
+                    if comm.rank % 2 == turn % 2:
+                        for _ in range(units):
+                            work()
+                        comm.Send(buffer, partner, _TAG)
+                    else:
+                        comm.Recv(buffer, partner, _TAG)
+                # Calibration takes the mean over all ranks, with and without a partner.
+                return ((time.perf_counter() - begun) / turns * comm.size / paired,)
+
+            return once
+
+        at = {"ranks": n, "alone_s": alone_s}
+        yield Probe("relay", at, setup, n, how="arithmetic, then a message to the one who waits", least=2)
 
 
 def _unit_time_s(comm: MPI.Intracomm) -> float:

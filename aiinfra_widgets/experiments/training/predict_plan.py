@@ -285,7 +285,7 @@ class _Model:
         ]
         sim = simulate(
             self.plan.schedule, self.m, passes("forward"), passes("backward"),
-            p2p_s=[float(rates.send_s(max(v.sends_bytes, 1.0), n)) for v in self.virtual[:-1]],
+            p2p_s=[self._hand_over_s(v) for v in self.virtual[:-1]],
             cores=self.cores, ranks_per_stage=n // p,
             data_s=[self._data_s(first=s == 0, last=s == p - 1) for s in range(p)],
             sync_s=[sync[s][0] + sync[s][1] + update[s][0] + update[s][1] for s in range(p)],
@@ -293,6 +293,11 @@ class _Model:
         )  # fmt: skip
         link_s = [a[1] + b[1] for a, b in zip(sync, update, strict=True)]
         return self._of_simulation(sim, table, slow, beside, float(np.mean(link_s)), float(np.mean(last_s)))
+
+    def _hand_over_s(self, stage: VirtualStage) -> float:
+        """Return seconds until the next virtual stage, which waits, goes on with what this one sends."""
+        pass_s = (stage.forward.arithmetic_s + stage.backward.arithmetic_s) / 2
+        return float(self.rates.hand_over_s(max(pass_s, 1e-7), max(stage.sends_bytes, 1.0), self.n))
 
     def _of_simulation(
         self,
