@@ -8,7 +8,7 @@ from html import escape
 from ..comparison import Comparison, Row
 from ..experiment import Experiment
 from ..quantities import Value, quantity, show
-from ..texts import N_, told, tr, trn
+from ..texts import N_, told, tr
 from .header import refusal_html
 from .words import difference, plural
 
@@ -41,12 +41,13 @@ def comparison_html(exp: Experiment, found: Sequence[Comparison], guess: float |
         )
     )  # fmt: skip
     rows = [_segment(exp, found, i, guess if i == 0 else None) for i in range(len(found) - 1, -1, -1)]
-    q = quantity(exp.compared[0])
-    table = f'<table class="aiinfra-table"><caption>{escape(tr("{quantity} by segment", quantity=q.label))}</caption><thead><tr>{head}</tr></thead>'
+    caption = tr("{quantity} by segment", quantity=quantity(exp.compared[0]).label)
+    table = f'<table class="aiinfra-table"><caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead>'
     table += f"<tbody>{''.join(rows[:NEWEST])}</tbody></table>"
     if len(rows) > NEWEST:
         older = f'<table class="aiinfra-table"><thead><tr>{head}</tr></thead><tbody>{"".join(rows[NEWEST:])}</tbody></table>'
-        table += f'<details class="aiinfra-older"><summary>{escape(trn("{count} older segment", "{count} older segments", len(rows) - NEWEST))}</summary>{older}</details>'
+        fold = trn("{count} older segment", "{count} older segments", len(rows) - NEWEST)
+        table += f'<details class="aiinfra-older"><summary>{escape(fold)}</summary>{older}</details>'
     return table
 
 

@@ -12,9 +12,9 @@ from .state import Look
 
 #: By state: (class, sign). The sign says it without colour.
 CHIPS = {
-    "setup": ("calm", "\u25cb"), "ready": ("calm", "\u25cf"), "new": ("calm", "\u25cb"), "starting": ("busy", "\u25d4"),
-    "running": ("good", "\u25b6"), "paused": ("calm", "\u2016"), "stalled": ("warn", "!"), "degraded": ("warn", "!"),
-    "done": ("good", "\u2713"), "stopped": ("calm", "\u25a0"), "failed": ("bad", "\u2715"), "interrupted": ("warn", "!"),
+    "setup": ("calm", "\u25cb"), "ready": ("calm", "\u25cf"), N_("new"): ("calm", "\u25cb"), N_("starting"): ("busy", "\u25d4"),
+    N_("running"): ("good", "\u25b6"), N_("paused"): ("calm", "\u2016"), N_("stalled"): ("warn", "!"), N_("degraded"): ("warn", "!"),
+    N_("done"): ("good", "\u2713"), N_("stopped"): ("calm", "\u25a0"), N_("failed"): ("bad", "\u2715"), N_("interrupted"): ("warn", "!"),
 }  # fmt: skip
 
 
