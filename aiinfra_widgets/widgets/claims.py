@@ -15,8 +15,9 @@ import ipywidgets as ipw
 
 from ..claims.claim import Claim, Input, find
 from ..claims.trials import Trials
+from ..course import ledger
 from ..errors import LabError
-from . import cards, ledger
+from . import cards
 from .claims_chart import claim_chart, columns, in_words
 from .claims_table import answer_html, belief_words, measured_html, statement_html, table_html, verdict_html, why_html
 from .figures import still

@@ -27,6 +27,7 @@ from ..runs.status import Status
 from ..summary import FORMAT, summary
 from .compare import comparison_html, detail_html, watched_html
 from .curves import Sweeps
+from .explain import explain
 from .feed import Feed, Shown, Still
 from .figures import still
 from .meters import meters_table_html
@@ -78,13 +79,15 @@ class Lab:
 
     # --- what a person or a script does -------------------------------------------------------------------------
     def commit(self, value: float) -> None:
-        """Commit to your own prediction, before the model's is revealed; it is kept in the ledger.
-
-        Args:
-            value: Of the experiment's main quantity (for training: the step time), in base units (seconds).
+        """Commit to your own prediction of the main quantity (training: the step time), in base units, before the
+        model's is revealed; it is kept in the ledger.
         """
         self.state.commit(value)
         self._redraw()
+
+    def explain(self, text: str) -> None:
+        """Say why your prediction and the measurement differ: kept in the ledger, where your latest words count."""
+        explain(self.state, text)
 
     def run(self, changes: Iterable[str] = (), *, room: int | None = None, note: str = "") -> None:
         """Start the run and return at once; `wait` waits for its end.

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from ..course import ledger
 from ..errors import CatalogError, ControlError, LabError, ModelInputError, SpecError
 from ..planning.nearest import PublishedRun, nearest, published_runs
 from ..planning.plans import DEGREE_RULES
 from ..planning.scale import ScaleAnswer, scale_out
-from . import ledger
 from .scale_out_fields import MOST, MY_RUN, ScaleOutFields, Setup, peak_flops, setup
 from .scale_out_run import answer_of_run
 

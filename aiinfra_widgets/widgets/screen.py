@@ -14,6 +14,7 @@ from . import cards
 from .actions import Actions
 from .controls import LIVE_SIGN, Field, grouped
 from .curves import Sweeps
+from .explain import Explanation
 from .feed import Feed
 from .live import Live
 from .presenter import Presenter, together
@@ -66,6 +67,7 @@ class Screen(Presenter):
     def draw_actions(self, look: Look, *, locked: bool) -> None:
         """Show the answers to the experiment's own verbs."""
         self.actions.draw(look.asked, self.exp.tick, locked=locked)
+        self.explanation.draw(look)
 
     def guess_text(self) -> str:
         """Return what the learner typed."""
@@ -134,7 +136,9 @@ class Screen(Presenter):
         return cards.card("2", "Run and change", [cards.box("toolbar", list(self.buttons.values())), body])
 
     def _compare_card(self) -> ipw.Widget:
-        return cards.card("3", "Compare", [self.table, self.compare_charts, self.detail, self.meters])
+        self.explanation = Explanation(self.state)
+        shown = [self.table, self.compare_charts, self.detail, self.explanation.root, self.meters]
+        return cards.card("3", "Compare", shown)
 
     def _button(self, text: str, action: str, tip: str, style: str = "") -> ipw.Button:
         button = ipw.Button(description=text, tooltip=tip, button_style=style)

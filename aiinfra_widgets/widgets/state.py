@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from ..comparison import Comparison, compare
+from ..course import ledger
 from ..errors import ControlError, LabError
 from ..experiment import Experiment, Spec, experiment
 from ..launch.pool import NOTEBOOK_GRACE_S
@@ -21,7 +22,7 @@ from ..quantities import Prediction, quantity, show
 from ..runs.layout import find
 from ..runs.reader import Event, RunReader, Segment
 from ..runs.status import Status, latest_checkpoint_tick, status, traceback_of
-from . import ledger
+from ..texts import N_, told, tr
 from .words import asked_text
 
 Phase = Literal["setup", "committed", "running", "ended"]
@@ -52,15 +53,15 @@ class Asked:
     def result(self, tick: str) -> str:
         """Say what became of it: tick and measured cost, or the reason of the refusal."""
         if self.answer is None:
-            return "asked"
+            return tr("asked")
         if self.refused:
-            return f"refused. {self.answer.get('reason', '')}"
-        when = "since" if self.fields else "done at"
-        return f"{when} {tick} {self.answer['tick']}, took {show('s', self.answer.get('cost_s'))}"
+            return tr("refused. {reason}", reason=told(self.answer.get("reason", "")))
+        when = N_("since {tick} {number}, took {time}") if self.fields else N_("done at {tick} {number}, took {time}")
+        return tr(when, tick=tr(tick), number=self.answer["tick"], time=show("s", self.answer.get("cost_s")))
 
     def outcome(self, tick: str) -> str:
         """Say what was asked, and what became of it."""
-        return f"{self.text}: {self.result(tick)}"
+        return tr("{what}: {result}", what=self.text, result=self.result(tick))
 
 
 @dataclass(frozen=True)
@@ -232,7 +233,7 @@ class LabState:
                 return False
             self.reader, self.phase = reader, "running"
             reader.poll()
-            self.spec, self.note = reader.asked, "This run was already going on; the lab has taken it over."
+            self.spec, self.note = reader.asked, N_("This run was already going on; the lab has taken it over.")
             self._recall()
             return True
 
@@ -286,7 +287,7 @@ class LabState:
             news = reader.poll()
             now = status(reader)
             if reader.run.incarnations() < self._expected:  # it was resumed, and its ranks have not written yet
-                now = Status("starting", "resuming from the last checkpoint", now.last_tick)
+                now = Status("starting", N_("resuming from the last checkpoint"), now.last_tick)
             ended = now.final and self.phase == "running"
             due = time.monotonic() - self._summary_s > max(SUMMARY_S, 10 * self._summary_cost_s)
             if ended:
@@ -332,6 +333,11 @@ class LabState:
             ledger.settle(entry, reader.run.id, value.value if value else None)
         except LabError as error:
             self.note = str(error)
+
+    def entry(self) -> str:
+        """Return the ledger's entry that belongs to the run that is shown, or ""."""
+        run = self.reader.run.id if self.reader else ""
+        return self._entry or next((e["entry"] for e in ledger.read() if run and e["run"] == run), "")
 
     def open(self, name: str = "last") -> None:
         """Show a run that was made earlier; where it has a checkpoint and is not done, it can be resumed.

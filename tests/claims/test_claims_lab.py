@@ -9,8 +9,8 @@ import pytest
 
 from aiinfra_widgets.claims import Evidence, Measurement, claims
 from aiinfra_widgets.claims.trials import Trials
+from aiinfra_widgets.course import ledger
 from aiinfra_widgets.errors import ProbeError, SpecError, UnknownNameError
-from aiinfra_widgets.widgets import ledger
 from aiinfra_widgets.widgets.claims import ClaimsLab
 from aiinfra_widgets.widgets.claims_chart import claim_chart, columns, in_words
 from aiinfra_widgets.widgets.claims_table import math_html, statement_html, table_html, why_html

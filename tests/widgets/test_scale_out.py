@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from aiinfra_widgets.course import ledger
 from aiinfra_widgets.errors import ControlError, LabError, ModelInputError, SpecError, UnknownNameError
 from aiinfra_widgets.quantities import quantity
 from aiinfra_widgets.reports.results import save
-from aiinfra_widgets.widgets import ledger
 from aiinfra_widgets.widgets.scale_out import BARS, ScaleOut
 from aiinfra_widgets.widgets.scale_out_fields import FIRST, MOST, MY_RUN, NODES, ScaleOutFields, setup
 from aiinfra_widgets.widgets.scale_out_figures import CHARTS, CHOSEN, SHADES, STACK, colour_of, columns

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from aiinfra_widgets.comparison import compare
+from aiinfra_widgets.course import ledger
 from aiinfra_widgets.errors import StorageError
 from aiinfra_widgets.quantities import Prediction, Value
 from aiinfra_widgets.runs.reader import Segment
 from aiinfra_widgets.runs.status import Status
-from aiinfra_widgets.widgets import header, ledger
+from aiinfra_widgets.widgets import header
 from aiinfra_widgets.widgets.compare import comparison_html, detail_html
 from aiinfra_widgets.widgets.figures import Axis
 from aiinfra_widgets.widgets.meters import meters_html, meters_table_html, rate, total

@@ -1,4 +1,8 @@
-"""The learner's own predictions, committed before the reveal. One JSON object per line, appended, never rewritten."""
+"""The learner's own predictions, committed before the reveal. One JSON object per line, appended, never rewritten.
+
+An entry is a line of the kind `prediction`; what was measured (`outcome`) and why the two differ (`explanation`) are lines
+of their own with the same `entry`. A reader takes what it knows and leaves the rest, so older and newer ledgers both read.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +14,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ..errors import StorageError
+from ..errors import ControlError, StorageError
 from ..runs.home import ledger_path, make_private
+
+#: Characters of an explanation, at most.
+LONGEST = 2000
 
 
 def _append(line: Mapping[str, Any], path: Path | None) -> None:
@@ -69,19 +76,50 @@ def settle(entry: str, run: str, measured: float | None, path: Path | None = Non
     _append({"entry": entry, "kind": "outcome", "at": _now(), "run": run, "measured": measured}, path)
 
 
+def explain(entry: str, text: str, path: Path | None = None) -> None:
+    """Add the learner's own words on why prediction and measurement differ; the latest words of an entry count.
+
+    Args:
+        entry: From `commit`.
+        text: In any language, at most `LONGEST` characters.
+        path: As for `commit`.
+
+    Raises:
+        ControlError: No words, or too many.
+        StorageError: The ledger cannot be written.
+    """
+    words = " ".join(text.split())
+    if not 0 < len(words) <= LONGEST:
+        raise ControlError(f"your explanation: got {len(words)} characters; allowed: 1 to {LONGEST}")
+    _append({"entry": entry, "kind": "explanation", "at": _now(), "text": words}, path)
+
+
 def read(path: Path | None = None) -> list[dict[str, Any]]:
-    """Return the learner's predictions, oldest first, each with `run` and `measured` once they are known."""
+    """Return the learner's predictions, oldest first, each with `run`, `measured` and `explanation` once they are known.
+
+    Args:
+        path: As for `commit`; a file that is not there is an empty ledger.
+
+    Raises:
+        StorageError: The ledger cannot be read.
+    """
     target = path or ledger_path()
     found: dict[str, dict[str, Any]] = {}
-    if not target.exists():
+    try:
+        lines = target.read_text(encoding="utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
         return []
-    for line in target.read_text(encoding="utf-8").splitlines():
+    except OSError as error:
+        raise StorageError(f"cannot read the ledger {target}: {error.strerror}") from error
+    for line in lines:
         try:
             data = json.loads(line)
             if data["kind"] == "prediction":
-                found[data["entry"]] = {**data, "run": None, "measured": None}
-            elif data["entry"] in found:
+                found[data["entry"]] = {**data, "run": None, "measured": None, "explanation": None}
+            elif data["kind"] == "outcome" and data["entry"] in found:
                 found[data["entry"]].update(run=data["run"], measured=data["measured"])
+            elif data["kind"] == "explanation" and data["entry"] in found:
+                found[data["entry"]].update(explanation=data["text"])
         except (ValueError, KeyError, TypeError):
             continue  # a line that a crash tore
     return list(found.values())
