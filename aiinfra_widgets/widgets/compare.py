@@ -8,7 +8,7 @@ from html import escape
 from ..comparison import Comparison, Row
 from ..experiment import Experiment
 from ..quantities import Value, quantity, show
-from ..texts import N_, told, tr
+from ..texts import N_, told, tr, trn
 from .header import refusal_html
 from .words import difference, plural
 
