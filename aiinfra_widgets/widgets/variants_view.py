@@ -34,7 +34,8 @@ def table_html(
     """
     main = exp.compared[0]
     titles = [
-        quantity(main).label, tr("Error"), *(quantity(n).label for n in names), tr("{quantity} at the end", quantity=quantity(curve).label), tr("Off the first"),
+        quantity(main).label, tr("Error"), *(quantity(n).label for n in names),
+        tr("{quantity} at the end", quantity=quantity(curve).label), tr("Off the first"),
     ]  # fmt: skip
     head = f"<th>{escape(tr('Setup'))}</th>" + "".join(f'<th class="n">{escape(t)}</th>' for t in titles)
     body = "".join(_row(main, v, row, names, curve, i) for i, (v, row) in enumerate(zip(variants, rows, strict=True)))
