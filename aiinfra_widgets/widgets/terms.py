@@ -1,0 +1,72 @@
+"""The words that a lab uses, each explained in a sentence: at the pointer, and in a list below the lab. Pure HTML.
+
+A quantity's sentence is its `help` in the vocabulary; here are those of the other words that stand beside numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from html import escape
+
+from ..quantities import quantity
+from ..texts import tr
+
+#: Parts of a step, by `Quantity.part`: one colour each, whatever the quantity is called.
+PART_HELP = {
+    "compute": "Arithmetic: forward and backward passes, the optimiser, or serving a request.",
+    "data": "Fetching and preparing what is worked on.",
+    "communication": "Moving bytes between nodes.",
+    "wait": "Standing still until somebody else arrives.",
+    "bubble": "A pipeline stage that has nothing to do yet, or any more.",
+    "injected": "Delay that was added on purpose.",
+    "runtime": "What the lab itself costs: control and sampling.",
+}
+#: What stands beside numbers.
+WORDS = {
+    "Predicted": "What a model said before the run, from the setup and an earlier calibration: a line, with its band of uncertainty.",
+    "Measured": "What the ranks really took: points, with whiskers over the middle half or the 95 % interval.",
+    "Published": "What others measured and published, on their machines: diamonds.",
+    "measured": "Read from a clock or a counter on this machine.",
+    "modelled": "Worked out from a model, with what was measured on this machine put in.",
+    "assumed": "A price, a yearly average or a default that nobody measured here.",
+    "Segment": "A stretch of a run in which nothing was changed: the unit of comparison.",
+    "Error": "Predicted against measured: (predicted - measured) / measured.",
+    "Verdict": "Within the band: the model's own range covers it. Within chance: the measurement is too short to tell. Close: within 20 %.",
+}
+
+
+def term_html(name: str) -> str:
+    """Return a quantity's label, with its colour where it is a part, and its explanation at the pointer."""
+    q = quantity(name)
+    return dot_html(q.part) + explained_html(tr(q.label), tr(q.help))
+
+
+def word_html(word: str) -> str:
+    """Return one of `WORDS` with its explanation at the pointer."""
+    return explained_html(tr(word), tr(WORDS[word]))
+
+
+def explained_html(text: str, help_: str) -> str:
+    """Return a text that explains itself when pointed at; a screen reader reads the explanation as its description."""
+    return f'<span class="aiinfra-term" data-help="{escape(help_)}" aria-description="{escape(help_)}">{escape(text)}</span>'
+
+
+def dot_html(part: str) -> str:
+    """Return a dot in the colour of a part; nothing for no part."""
+    return f'<i class="aiinfra-dot" style="background:var(--aiinfra-{part})"></i>' if part else ""
+
+
+def piece_html(name: str, percent: float, says: str) -> str:
+    """Return one piece of a bar: its width, the colour of its part, what it says at the pointer."""
+    colour = f"var(--aiinfra-{quantity(name).part or 'measured'})"
+    return f'<i style="width:{percent:.2f}%;background:{colour}" title="{escape(says)}"></i>'
+
+
+def glossary_html(names: Iterable[str]) -> str:
+    """Return a folded list of these quantities, and of the words beside numbers, each with its sentence."""
+    rows = [
+        (dot_html(quantity(n).part) + escape(tr(quantity(n).label)), tr(quantity(n).help)) for n in dict.fromkeys(names)
+    ]
+    rows += [(escape(tr(w)), tr(h)) for w, h in WORDS.items()]
+    items = "".join(f"<dt>{head}</dt><dd>{escape(text)}</dd>" for head, text in rows)
+    return f'<details class="aiinfra-glossary"><summary>{escape(tr("What the words mean"))}</summary><dl>{items}</dl></details>'
