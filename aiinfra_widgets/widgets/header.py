@@ -57,7 +57,7 @@ def header_html(exp: Experiment, look: Look, problem: str = "", first: Sequence[
     if look.status and look.status.state == "failed" and look.traceback:
         message = tr("a node failed")
     note = f'<p class="aiinfra-note">{escape(told(look.note))}</p>' if look.note else ""
-    bad = f'<div class="aiinfra-problem" role="alert">{escape(problem)}</div>' if problem else ""
+    bad = f'<div class="aiinfra-problem" role="alert">{escape(told(problem))}</div>' if problem else ""
     return (
         f'<div class="aiinfra-title"><h2>{escape(tr(exp.title))}</h2>'
         f'<span class="aiinfra-chip aiinfra-chip-{kind}" role="status">{sign} {escape(name)}</span>'
