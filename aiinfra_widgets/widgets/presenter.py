@@ -12,6 +12,7 @@ from ..errors import LabError
 from ..experiment import Knob
 from ..machine.limits import limit
 from ..quantities import Prediction, quantity
+from ..texts import told, tr
 from . import header
 from .compare import comparison_html, detail_html, watched_html
 from .controls import Control, blame
@@ -104,7 +105,7 @@ class Presenter:
             self._actions[action]()
         except LabError as error:
             if action == "commit":
-                text = str(error).removeprefix(f"{quantity(self.state.question).label}: ")
+                text = told(str(error)).removeprefix(f"{quantity(self.state.question).label}: ")
                 self.put("guess_say", f'<span class="aiinfra-say aiinfra-say-bad" role="alert">{escape(text)}</span>')
             else:
                 self.problem = str(error)
@@ -152,7 +153,7 @@ class Presenter:
             return
         for each in asked.fields:
             self._waiting.setdefault(each, []).append(asked.id)
-            self.live[each].say("asked ...", "wait")
+            self.live[each].say(tr("asked ..."), "wait")
 
     # --- drawing ------------------------------------------------------------------------------------------------
     def draw(self, look: Look) -> None:
@@ -184,9 +185,11 @@ class Presenter:
         enabled = going and look.status is not None and look.status.state not in {"new", "starting"}
         ready = look.phase == "committed"
         self.button(
-            "run", locked=not ready, tip="Start the run on real MPI ranks" if ready else "Commit your prediction first"
+            "run",
+            locked=not ready,
+            tip=tr("Start the run on real MPI ranks") if ready else tr("Commit your prediction first"),
         )
-        self.button("pause", locked=not enabled, text="Resume" if look.paused else "Pause")
+        self.button("pause", locked=not enabled, text=tr("Resume") if look.paused else tr("Pause"))
         self.button("checkpoint", locked=not enabled)
         self.button("stop", locked=not going)
         self.show("resume", look.can_resume and not going)
@@ -250,7 +253,9 @@ def spec_html(state: LabState, names: list[str], always: int) -> str:
     knobs = state.experiment.spec.knobs()
     said = [n for i, n in enumerate(names) if i < always or getattr(state.spec, n) != knobs[n].default]
     values = {n: getattr(state.spec, n) for n in said}
-    words = {n: ("off", "on")[v] if isinstance(v, bool) else amount(knobs[n].unit, v) for n, v in values.items()}
+    words = {
+        n: tr("on" if v else "off") if isinstance(v, bool) else amount(knobs[n].unit, v) for n, v in values.items()
+    }
     items = "".join(
         f"<span title='{escape(knobs[n].help)}'>{escape(knobs[n].label)} <b>{escape(words[n])}</b></span>" for n in said
     )
@@ -262,4 +267,4 @@ def log_html(tick: str, look: Look, most: int = 4) -> str:
     if not look.asked:
         return ""
     items = "".join(f"<li>{escape(a.outcome(tick))}</li>" for a in list(look.asked)[: -most - 1 : -1])
-    return f'<div class="aiinfra-asked"><b>Asked</b><ul role="log">{items}</ul></div>'
+    return f'<div class="aiinfra-asked"><b>{escape(tr("Asked"))}</b><ul role="log">{items}</ul></div>'
