@@ -10,6 +10,7 @@ from typing import Any
 import ipywidgets as ipw
 
 from ..quantities import quantity
+from ..texts import tr
 from . import cards
 from .actions import Actions
 from .controls import LIVE_SIGN, Field, grouped
@@ -99,46 +100,49 @@ class Screen(Presenter):
 
     def _predict_card(self, primary: list[str]) -> ipw.Widget:
         first = cards.box("fields", [self.setup[n].widget for n in primary])
-        rest = grouped("More settings", {n: f for n, f in self.setup.items() if n not in primary})
-        self.setup_box = cards.box("setup", [first, rest, cards.note(f"{LIVE_SIGN} can change while the run goes on")])
-        self.guess = ipw.Text(placeholder=f"your number, in {self.unit}", continuous_update=True, description="")
+        rest = grouped(tr("More settings"), {n: f for n, f in self.setup.items() if n not in primary})
+        self.setup_box = cards.box(
+            "setup", [first, rest, cards.note(f"{LIVE_SIGN} " + tr("can change while the run goes on"))]
+        )
+        self.guess = ipw.Text(
+            placeholder=tr("your number, in {unit}", unit=self.unit), continuous_update=True, description=""
+        )
         self.guess.add_class("aiinfra-guess")
-        self.guess.tooltip = f"What you expect, in {self.unit}"
+        self.guess.tooltip = tr("What you expect, in {unit}", unit=self.unit)
         self.commit = self._button(
-            "Commit", "commit", "Write your prediction into the ledger; then the model shows its own", "primary"
+            tr("Commit"), "commit", tr("Write your prediction into the ledger; then the model shows its own"), "primary"
         )
         q = quantity(self.state.question)
-        ask = ipw.HTML(
-            f"<p class='aiinfra-question'>With this setup, what will the <b>{escape(q.label.lower())}</b> be? "
-            f"<small>{escape(q.help)}</small></p>"
-        )
+        asked = tr("With this setup, what will the <b>{quantity}</b> be?", quantity=escape(q.label.lower()))
+        ask = ipw.HTML(f"<p class='aiinfra-question'>{asked} <small>{escape(q.help)}</small></p>")
         self.guess_say = cards.html("guess-say")
         self.answer_box = cards.box("answer", [ask, cards.box("commit", [self.guess, self.commit]), self.guess_say])
-        self.again = self._button("Start over", "again", "Choose another setup and predict again")
+        self.again = self._button(tr("Start over"), "again", tr("Choose another setup and predict again"))
         self.told = cards.box("told", [self.summary, self.reveal, self.again])
         self.asking = cards.box("predict", [self.setup_box, self.answer_box])
-        return cards.card("1", "Predict", [self.asking, self.told])
+        return cards.card("1", tr("Predict"), [self.asking, self.told])
 
     def _run_card(self, primary: list[str]) -> ipw.Widget:
+        tick = tr(self.exp.tick)
         self.buttons = {
-            "run": self._button("Run", "run", "Start the run on real MPI ranks", "primary"),
-            "pause": self._button("Pause", "pause", f"Hold every node after this {self.exp.tick}"),
-            "checkpoint": self._button("Checkpoint", "checkpoint", "Write the state to disk now"),
-            "stop": self._button("Stop", "stop", f"Finish this {self.exp.tick}, write a checkpoint and end"),
-            "resume": self._button("Resume run", "resume", "Go on from the last checkpoint", "primary"),
+            "run": self._button(tr("Run"), "run", tr("Start the run on real MPI ranks"), "primary"),
+            "pause": self._button(tr("Pause"), "pause", tr("Hold every node after this {tick}", tick=tick)),
+            "checkpoint": self._button(tr("Checkpoint"), "checkpoint", tr("Write the state to disk now")),
+            "stop": self._button(tr("Stop"), "stop", tr("Finish this {tick}, write a checkpoint and end", tick=tick)),
+            "resume": self._button(tr("Resume run"), "resume", tr("Go on from the last checkpoint"), "primary"),
         }
         first = self._in_sight
         knobs = cards.box("knobs", [self.live[n].widget for n in first])
-        more = grouped("More that can change", {n: f for n, f in self.live.items() if n not in first})
+        more = grouped(tr("More that can change"), {n: f for n, f in self.live.items() if n not in first})
         self.actions = Actions(self.exp, lambda verb, given: self.state.ask(verb=verb, arguments=given))
         side = cards.box("side", [knobs, more, self.actions.root, self.ranks, self.log])
         body = cards.box("body", [side, self.feed_charts])
-        return cards.card("2", "Run and change", [cards.box("toolbar", list(self.buttons.values())), body])
+        return cards.card("2", tr("Run and change"), [cards.box("toolbar", list(self.buttons.values())), body])
 
     def _compare_card(self) -> ipw.Widget:
         self.explanation = Explanation(self.state)
         shown = [self.table, self.compare_charts, self.detail, self.explanation.root, self.meters]
-        return cards.card("3", "Compare", shown)
+        return cards.card("3", tr("Compare"), shown)
 
     def _button(self, text: str, action: str, tip: str, style: str = "") -> ipw.Button:
         button = ipw.Button(description=text, tooltip=tip, button_style=style)
