@@ -25,6 +25,7 @@ from ..quantities import quantity
 from ..runs.reader import Segment
 from ..runs.status import Status
 from ..summary import FORMAT, summary
+from ..texts import N_, told, tr
 from .compare import comparison_html, detail_html, watched_html
 from .curves import Sweeps
 from .explain import explain
@@ -72,7 +73,7 @@ class Lab:
             if self.state.attach():
                 self._follow()
             elif broken := self.state.broken_run():
-                self.state.note = (
+                self.state.note = N_(
                     f"Your last run broke: {broken}. lab.open() shows it, and Resume goes on from its checkpoint."
                 )
         atexit.register(_at_exit, weakref.ref(self))
@@ -265,9 +266,9 @@ class Lab:
         look = self.state.look(fresh=True)
         exp = self.state.experiment
         if look.status is None:
-            print(f"{exp.title}: not started")
+            print(f"{tr(exp.title)}: {tr('not started')}")
             return
-        print(f"{exp.title}: {look.status.state} - {look.status.message}")
+        print(f"{tr(exp.title)}: {tr(look.status.state)} - {told(look.status.message)}")
         if look.traceback:
             print(look.traceback)
         for name in Shown(exp).live:
@@ -379,7 +380,7 @@ class _Follower(threading.Thread):
         """The run can no longer be read, most likely because its folder was deleted."""
         screen = self._lab._screen
         if screen is not None:
-            screen.problem = f"The run can no longer be followed: {error}"
+            screen.problem = N_(f"The run can no longer be followed: {error}")
             screen.draw(self._lab.state._look)
         self._lab._ended.set()
 
