@@ -8,7 +8,7 @@ import ipywidgets as ipw
 
 from ..course import ledger
 from ..errors import ControlError, LabError
-from ..texts import tr
+from ..texts import told, tr
 from . import cards
 from .state import LabState, Look
 
@@ -23,7 +23,7 @@ def explain(state: LabState, text: str) -> None:
     with state.lock:
         entry = state.entry() if state.reader is not None else ""
         if not entry:
-            raise ControlError(tr("there is nothing to explain yet; commit a prediction, and run"))
+            raise ControlError("there is nothing to explain yet; commit a prediction, and run")
         ledger.explain(entry, text)
 
 
@@ -53,5 +53,5 @@ class Explanation:
             explain(self._state, self.text.value)
             said, how = tr("Kept in your ledger. You may say it again; your latest words count."), "good"
         except LabError as error:
-            said, how = str(error), "bad"
+            said, how = told(str(error)), "bad"
         cards.put(self.said, f'<span class="aiinfra-say aiinfra-say-{how}" role="status">{escape(said)}</span>')
