@@ -17,6 +17,7 @@ from ..claims.claim import Claim, Input, find
 from ..claims.trials import Trials
 from ..course import ledger
 from ..errors import LabError
+from ..texts import told, tr
 from . import cards
 from .claims_chart import claim_chart, columns, in_words
 from .claims_table import answer_html, belief_words, measured_html, statement_html, table_html, verdict_html, why_html
@@ -163,19 +164,24 @@ class ClaimsScreen:
         self.fields, self.figure = ipw.VBox(), ipw.VBox()
         self.buttons = {
             "holds": cards.button(
-                "It holds",
-                "Write into the ledger that this claim holds on this machine",
+                tr("It holds"),
+                tr("Write into the ledger that this claim holds on this machine"),
                 lambda: self._commit(True),
                 "primary",
             ),
             "not": cards.button(
-                "It does not", "Write into the ledger that it does not", lambda: self._commit(False), "primary"
+                tr("It does not"), tr("Write into the ledger that it does not"), lambda: self._commit(False), "primary"
             ),
             "measure": cards.button(
-                "Measure", "Measure this claim on this machine", lambda: self._measure([self.claim.id]), "primary"
+                tr("Measure"),
+                tr("Measure this claim on this machine"),
+                lambda: self._measure([self.claim.id]),
+                "primary",
             ),
             "all": cards.button(
-                "Measure all I have judged", "One after the other", lambda: self._measure(list(self.trials.beliefs))
+                tr("Measure all I have judged"),
+                tr("One after the other"),
+                lambda: self._measure(list(self.trials.beliefs)),
             ),
         }
         self._build()
@@ -188,23 +194,25 @@ class ClaimsScreen:
 
     def _build(self) -> None:
         ask = ipw.HTML(
-            "<p class='aiinfra-question'>Does it hold on <b>your</b> machine? "
-            "<small>Your answer goes into the ledger.</small></p>"
+            f"<p class='aiinfra-question'>{tr('Does it hold on <b>your</b> machine?')} "
+            f"<small>{escape(tr('Your answer goes into the ledger.'))}</small></p>"
         )
         row = cards.box("commit", [self.buttons["holds"], self.buttons["not"]])
         self.asking = cards.box("answer-row", [ask, row])
         right = cards.box("answer", [self.asking, self.told, self.answer, self.say])
-        self.ours = ipw.HTML("<p class='aiinfra-note'>* The article gives no value: assumed by us.</p>")
+        self.ours = ipw.HTML(
+            f"<p class='aiinfra-note'>{escape(tr('* The article gives no value: assumed by us.'))}</p>"
+        )
         left = cards.box("setup", [self.statement, self.fields])
-        predict = cards.card("1", "Read, and commit", [self.choice, cards.box("predict", [left, right])])
+        predict = cards.card("1", tr("Read, and commit"), [self.choice, cards.box("predict", [left, right])])
         side = cards.box("side", [self.why])
         bar = cards.box("toolbar", [self.buttons["measure"], self.buttons["all"]])
         measure = cards.card(
-            "2", "Measure, and see why", [bar, cards.box("body", [side, ipw.VBox([self.figure, self.how])])]
+            "2", tr("Measure, and see why"), [bar, cards.box("body", [side, ipw.VBox([self.figure, self.how])])]
         )
         # A widget without figures, for the style sheet comes with it: there is none of a claim before the first commitment.
         style = Live([], ["aiinfra-hidden"])
-        self.root = ipw.VBox([style, self.header, predict, measure, cards.card("3", "Compare", [self.table])])
+        self.root = ipw.VBox([style, self.header, predict, measure, cards.card("3", tr("Compare"), [self.table])])
         self.root.add_class("aiinfra-lab")
         self.table_alone = ipw.VBox([Live([], ["aiinfra-hidden"]), self.table_again])
         self.table_alone.add_class("aiinfra-lab")
@@ -220,12 +228,13 @@ class ClaimsScreen:
     def _field(self, given: Input) -> ipw.Widget:
         text = self.trials.inputs(self.claim.id)[given.name]
         field = ipw.Text(
-            value=text, description=f"{given.label} {given.symbol}{' *' if given.ours else ''}", continuous_update=False
+            value=text,
+            description=f"{tr(given.label)} {given.symbol}{' *' if given.ours else ''}",
+            continuous_update=False,
         )
-        field.tooltip = f"{given.label}: {given.allowed}." + (
-            " Ours: the article does not say." if given.ours else " As printed."
-        )
-        field.placeholder = "assumed by us" if given.ours else "as printed"
+        source = tr("Ours: the article does not say.") if given.ours else tr("As printed.")
+        field.tooltip = f"{tr(given.label)}: {told(given.allowed)}. {source}"
+        field.placeholder = tr("assumed by us") if given.ours else tr("as printed")
         field.add_class("aiinfra-control")
         name, claim = given.name, self.claim.id
         field.observe(lambda change: self._typed(claim, name, change["new"]), "value")
@@ -236,7 +245,7 @@ class ClaimsScreen:
             self.lab.change(claim, **{name: text})
             self.say.value = ""
         except LabError as error:
-            self.say.value = f'<span class="aiinfra-say aiinfra-say-bad" role="alert">{escape(str(error))}</span>'
+            self.say.value = f'<span class="aiinfra-say aiinfra-say-bad" role="alert">{escape(told(str(error)))}</span>'
 
     def _commit(self, holds: bool) -> None:
         try:
@@ -265,9 +274,11 @@ class ClaimsScreen:
             cards.put(self.statement, statement_html(claim))
             cards.put(self.answer, answer_html(self.trials, claim, known))
             cards.show(self.asking, not known)
-            told = f"<p>You: <b>{escape(belief_words(bool(believed)))}</b> {verdict_html(self.trials.verdict(claim.id))}</p>"
-            cards.put(self.told, told if known else "")
-            later = "<p class='aiinfra-empty'>Commit first; then the verdict and the figure appear here.</p>"
+            own = tr("You: {belief}", belief=f"<b>{escape(belief_words(bool(believed)))}</b>")
+            verdict = f"<p>{own} {verdict_html(self.trials.verdict(claim.id))}</p>"
+            cards.put(self.told, verdict if known else "")
+            later = escape(tr("Commit first; then the verdict and the figure appear here."))
+            later = f"<p class='aiinfra-empty'>{later}</p>"
             cards.put(self.why, why_html(self.trials, claim) if known else later)
             cards.put(self.how, measured_html(self.trials, claim) if known else "")
             self._draw_figure(claim, known)
@@ -282,21 +293,23 @@ class ClaimsScreen:
         judged, count = len(self.trials.beliefs), len(self.trials.claims)
         measured = sum(self.trials.evidence(n) is not None for n in self.trials.beliefs)
         word, kind = (
-            (f"\u25d4 measuring {self._busy}", "busy") if self._busy else (f"\u25cf {judged} of {count} judged", "calm")
+            (tr("\u25d4 measuring {claim}", claim=self._busy), "busy")
+            if self._busy
+            else (tr("\u25cf {some} of {all} judged", some=judged, all=count), "calm")
         )
         if self._busy:
-            step = "It takes some seconds. You can go on reading and typing meanwhile."
+            step = tr("It takes some seconds. You can go on reading and typing meanwhile.")
         elif self.claim.id not in self.trials.beliefs:
-            step = "Read the claim, change its inputs, and commit: does it hold?"
+            step = tr("Read the claim, change its inputs, and commit: does it hold?")
         elif self.claim.measure and self.trials.evidence(self.claim.id) is None:
-            step = "Press Measure."
+            step = tr("Press Measure.")
         else:
-            step = "Compare claim, right model and measurement; then choose the next claim."
-        bad = f'<div class="aiinfra-problem" role="alert">{escape(self.problem)}</div>' if self.problem else ""
+            step = tr("Compare claim, right model and measurement; then choose the next claim.")
+        bad = f'<div class="aiinfra-problem" role="alert">{escape(told(self.problem))}</div>' if self.problem else ""
         return (
-            f'<div class="aiinfra-title"><h2>Claims put to the test</h2><span class="aiinfra-chip aiinfra-chip-{kind}" role="status">'
-            f'{escape(word)}</span><span class="aiinfra-says">{measured} measured here</span></div>'
-            f'<p class="aiinfra-next"><b>Next</b> {escape(step)}</p>{bad}'
+            f'<div class="aiinfra-title"><h2>{escape(tr("Claims put to the test"))}</h2><span class="aiinfra-chip aiinfra-chip-{kind}" role="status">'
+            f'{escape(word)}</span><span class="aiinfra-says">{escape(tr("{count} measured here", count=measured))}</span></div>'
+            f'<p class="aiinfra-next"><b>{escape(tr("Next"))}</b> {escape(step)}</p>{bad}'
         )
 
     def _draw_figure(self, claim: Claim, known: bool) -> None:
