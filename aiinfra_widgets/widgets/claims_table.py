@@ -12,13 +12,13 @@ from ..claims.trials import Trials, right_words
 from ..claims.units import said
 from ..claims.verdicts import Verdict, percent
 from ..quantities import show
+from ..texts import N_, told, tr
 
-COVERED = '<span class="aiinfra-none">covered until you commit</span>'
 NOTHING = '<span class="aiinfra-none">\u2013</span>'
 GOOD, BAD = "\u2713", "\u2715"
 HEAD = (
-    ("Claim", ""), ("As printed", ""), ("Printed example", ""), ("Dimension", ""), ("Arithmetic", ""),
-    ("Claim off by", "n"), ("Right model off by", "n"), ("You", ""), ("Verdict", ""),
+    (N_("Claim"), ""), (N_("As printed"), ""), (N_("Printed example"), ""), (N_("Dimension"), ""), (N_("Arithmetic"), ""),
+    (N_("Claim off by"), "n"), (N_("Right model off by"), "n"), (N_("You"), ""), (N_("Verdict"), ""),
 )  # fmt: skip
 
 
@@ -30,10 +30,10 @@ def table_html(trials: Trials, revealed: frozenset[str]) -> str:
         revealed: Of these the verdict is shown; of the others only what the article prints.
     """
     head = "".join(
-        f'<th class="{css}">{escape(text)}</th>' if css else f"<th>{escape(text)}</th>" for text, css in HEAD
+        f'<th class="{css}">{escape(tr(text))}</th>' if css else f"<th>{escape(tr(text))}</th>" for text, css in HEAD
     )
     rows = "".join(_row(trials, claim, claim.id in revealed) for claim in trials.claims.values())
-    caption = "Formulas of five articles, and what this machine says of them"
+    caption = escape(tr("Formulas of five articles, and what this machine says of them"))
     return (
         f'<table class="aiinfra-table"><caption>{caption}</caption><thead><tr>{head}</tr></thead>'
         f"<tbody>{rows}</tbody></table>{score_html(trials, revealed)}"
@@ -41,27 +41,41 @@ def table_html(trials: Trials, revealed: frozenset[str]) -> str:
 
 
 def _row(trials: Trials, claim: Claim, shown: bool) -> str:
-    name = f"<td><b>{escape(claim.id)}</b><br>{escape(claim.about)}</td><td>{escape(claim.formula)}</td>"
+    name = f"<td><b>{escape(claim.id)}</b><br>{escape(tr(claim.about))}</td><td>{escape(claim.formula)}</td>"
     printed = "; ".join(e.result for e in claim.examples)
-    cells = [f"<td>{escape(printed) or '<span class=aiinfra-none>none</span>'}</td>"]
+    none = f"<span class=aiinfra-none>{escape(tr('none'))}</span>"
+    cells = [f"<td>{escape(printed) or none}</td>"]
     if shown:
         cells += [*_judged(trials, claim), f"<td>{verdict_html(trials.verdict(claim.id))}</td>"]
     else:
-        cells.append(f'<td colspan="{len(HEAD) - len(cells) - 2}">{COVERED}</td>')
+        cells.append(
+            f'<td colspan="{len(HEAD) - len(cells) - 2}"><span class="aiinfra-none">{escape(tr("covered until you commit"))}</span></td>'
+        )
     return f"<tr>{name}{''.join(cells)}</tr>"
 
 
 def _judged(trials: Trials, claim: Claim) -> list[str]:
     dims = trials.dimensions(claim.id)
-    dimension = _mark(dims.right, dims.found if dims.right else f"{dims.found}, not {dims.expected}")
+    dimension = _mark(
+        dims.right,
+        told(dims.found)
+        if dims.right
+        else tr("{found}, not {expected}", found=told(dims.found), expected=told(dims.expected)),
+    )
     worked = claim.worked()
     off = [w for w in worked if not w.same]
-    numbers = _mark(False, f"gives {off[0].shown}") if off else _mark(True, "as printed") if worked else NOTHING
+    numbers = (
+        _mark(False, tr("gives {value}", value=told(off[0].shown)))
+        if off
+        else _mark(True, tr("as printed"))
+        if worked
+        else NOTHING
+    )
     groups = trials.verdict(claim.id).groups
     errors = []
     for which in ("claim_error", "right_error"):
         found = [percent(getattr(g, which)) for g in groups]
-        labels = " title='" + escape("; ".join(g.label for g in groups if g.label), quote=True) + "'"
+        labels = " title='" + escape("; ".join(told(g.label) for g in groups if g.label), quote=True) + "'"
         errors.append(f"<span{labels}>{escape(' / '.join(found))}</span>" if found else NOTHING)
     belief = trials.beliefs.get(claim.id)
     you = NOTHING if belief is None else escape(belief_words(belief))
@@ -79,12 +93,14 @@ def _mark(good: bool, text: str) -> str:
 
 def verdict_html(verdict: Verdict) -> str:
     """Return a verdict with its sign: a word and a shape, so that colour is not the only cue."""
-    return f'<span class="aiinfra-verdict aiinfra-verdict-{verdict.kind}">{verdict.sign} {escape(verdict.word)}</span>'
+    return (
+        f'<span class="aiinfra-verdict aiinfra-verdict-{verdict.kind}">{verdict.sign} {escape(tr(verdict.word))}</span>'
+    )
 
 
 def belief_words(holds: bool) -> str:
     """Return what the learner said."""
-    return "believed" if holds else "doubted"
+    return tr("believed") if holds else tr("doubted")
 
 
 def score_html(trials: Trials, revealed: frozenset[str]) -> str:
@@ -94,7 +110,7 @@ def score_html(trials: Trials, revealed: frozenset[str]) -> str:
     if not clear:
         return ""
     right = sum(trials.beliefs[n] == holds for n, holds in clear.items())
-    return f'<p class="aiinfra-note">You were right on {right} of {len(clear)}.</p>'
+    return f'<p class="aiinfra-note">{escape(tr("You were right on {some} of {all}.", some=right, all=len(clear)))}</p>'
 
 
 @cache
@@ -109,16 +125,18 @@ def statement_html(claim: Claim) -> str:
     """Return what the article says: source, formula, and its examples as printed."""
     examples = "".join(
         f"<li>{escape(', '.join(f'{_symbol(claim, k)} = {v}' for k, v in e.inputs.items()))}: <b>{escape(e.result)}</b>"
-        f"{'; ' + escape(e.says) if e.says else ''}</li>"
+        f"{'; ' + escape(tr(e.says)) if e.says else ''}</li>"
         for e in claim.examples
     )
     printed = (
-        f"<ul>{examples}</ul>" if examples else "<p class='aiinfra-note'>The article works out no number with it.</p>"
+        f"<ul>{examples}</ul>"
+        if examples
+        else f"<p class='aiinfra-note'>{escape(tr('The article works out no number with it.'))}</p>"
     )
     return (
-        f"<p class='aiinfra-question'><b>{escape(claim.about)}</b> <small>{escape(claim.source)}</small></p>"
+        f"<p class='aiinfra-question'><b>{escape(tr(claim.about))}</b> <small>{escape(tr(claim.source))}</small></p>"
         f"<p class='aiinfra-claim-formula' title='{escape(claim.formula, quote=True)}' style='font-size:17px;margin:8px 0'>"
-        f"{math_html(claim.latex)}</p><div><b>Printed example</b>{printed}</div>"
+        f"{math_html(claim.latex)}</p><div><b>{escape(tr('Printed example'))}</b>{printed}</div>"
     )
 
 
@@ -129,25 +147,25 @@ def _symbol(claim: Claim, name: str) -> str:
 def answer_html(trials: Trials, claim: Claim, shown: bool) -> str:
     """Return what formula and right model say of the typed inputs; the latter only once the learner has committed."""
     dims, values = trials.dimensions(claim.id), trials.values(claim.id)
-    says = dims.shown or "nothing: unlike terms are added"
-    right = escape(right_words(claim, values)) if shown else "commit first"
+    says = told(dims.shown) if dims.shown else tr("nothing: unlike terms are added")
+    right = escape(right_words(claim, values)) if shown else escape(tr("commit first"))
     return (
-        f'<div class="aiinfra-big"><span>Formula</span><b>{escape(says)}</b></div>'
-        f'<div class="aiinfra-big"><span>{escape(claim.right_name)}</span><b class="{"" if shown else "aiinfra-none"}">{right}</b></div>'
+        f'<div class="aiinfra-big"><span>{escape(tr("Formula"))}</span><b>{escape(says)}</b></div>'
+        f'<div class="aiinfra-big"><span>{escape(tr(claim.right_name))}</span><b class="{"" if shown else "aiinfra-none"}">{right}</b></div>'
     )
 
 
 def why_html(trials: Trials, claim: Claim) -> str:
     """Return the verdict with its reasons, and what is wrong in words."""
     verdict = trials.verdict(claim.id)
-    because = "".join(f"<li>{escape(b)}</li>" for b in verdict.because)
+    because = "".join(f"<li>{escape(told(b))}</li>" for b in verdict.because)
     problem = trials.problems.get(claim.id) or (claim.senseless if not claim.measure else "")
     parts = [
         f"<p class='aiinfra-question'>{verdict_html(verdict)}</p><ul>{because}</ul>",
-        f"<p style='margin-top:8px'><b>What is wrong or missing</b> {escape(claim.wrong)}</p>",
+        f"<p style='margin-top:8px'><b>{escape(tr('What is wrong or missing'))}</b> {escape(tr(claim.wrong))}</p>",
     ]
     if problem:
-        parts.append(f"<p class='aiinfra-note' style='margin-top:8px'>{escape(problem)}</p>")
+        parts.append(f"<p class='aiinfra-note' style='margin-top:8px'>{escape(told(problem))}</p>")
     return f'<div class="aiinfra-why">{"".join(parts)}</div>'
 
 
@@ -156,8 +174,10 @@ def measured_html(trials: Trials, claim: Claim) -> str:
     found = trials.evidence(claim.id)
     if found is None:
         return ""
-    took = f"{show('s', found.took_s)} on {found.when[:16].replace('T', ', ')} UTC"
-    text = f"<p class='aiinfra-note'><b>Measured</b> {escape(found.method)} It took {escape(took)}.</p>"
+    when = found.when[:16].replace("T", ", ")
+    took = tr("It took {time} on {when} UTC.", time=show("s", found.took_s), when=when)
+    how = f"{escape(told(found.method))} {escape(took)}"
+    text = f"<p class='aiinfra-note'><b>{escape(tr('Measured'))}</b> {how}</p>"
     return text + points_html(claim, trials)
 
 
@@ -168,11 +188,12 @@ def points_html(claim: Claim, trials: Trials) -> str:
         return ""
     of = claim.axes.y_unit
     rows = "".join(
-        f"<tr><td>{escape(f'{place(claim, p.at, found.rig)} {p.label}')}</td><td class='n'>{escape(said(p.value, of))}</td>"
+        f"<tr><td>{escape(f'{place(claim, p.at, found.rig)} {told(p.label)}')}</td><td class='n'>{escape(said(p.value, of))}</td>"
         f"<td class='n'>{_range(p.low, p.high, of)}</td><td class='n'>{p.n}</td></tr>"
         for p in found.points
     )
-    head = f"<th>{escape(claim.axes.label)}</th><th class='n'>Measured</th><th class='n'>From, to</th><th class='n'>Samples</th>"
+    titles = (tr("Measured"), tr("From, to"), tr("Samples"))
+    head = f"<th>{escape(tr(claim.axes.label))}</th>" + "".join(f"<th class='n'>{escape(t)}</th>" for t in titles)
     return f'<table class="aiinfra-table"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
 
 
