@@ -9,6 +9,7 @@ import numpy as np
 
 from ..claims.claim import Claim, Evidence, Measurement
 from ..claims.units import said
+from ..texts import told, tr
 from .figures import CURVE_COLUMNS, POINT_COLUMNS, Axis, Chart, Columns, Key, axis_for, bk, canvas, follow, source
 from .theme import INK, INK_TAG, MEASURED, PAPER_TAG, PREDICTED, dress
 
@@ -81,7 +82,11 @@ def _dots(claim: Claim, points: list[Measurement], x: Axis, y: Axis) -> Columns:
     found: dict[str, Any] = {"at": np.array([p.at * x.factor for p in points], float)}
     for column in ("value", "low", "high"):
         found[column] = np.array([getattr(p, column) * y.factor for p in points], float)
-    found["text"] = [f"{p.label + ', ' if p.label else ''}{p.n} samples, whiskers: {p.interval}" for p in points]
+    found["text"] = [
+        (told(p.label) + ", " if p.label else "")
+        + tr("{count} samples, whiskers: {interval}", count=p.n, interval=tr(p.interval))
+        for p in points
+    ]
     return found
 
 
@@ -118,26 +123,27 @@ def claim_chart(claim: Claim, data: Mapping[str, Columns], x: Axis, y: Axis) -> 
     band = fig.varea("at", "low", "high", source=right, fill_color=PREDICTED, fill_alpha=0.18)
     line = fig.line("at", "value", source=right, line_color=PREDICTED, line_width=2.5)
     dots = [_points(fig, data, "points", "circle"), _points(fig, data, "more", "square")]
-    place, value = (axes.label, f"@at{{0.[000]}} {x.unit}".rstrip()), f"@value{{0.[0000]}} {y.unit}".rstrip()
+    label, y_label = tr(axes.label), tr(axes.y_label)
+    place, value = (label, f"@at{{0.[000]}} {x.unit}".rstrip()), f"@value{{0.[0000]}} {y.unit}".rstrip()
     fig.add_tools(
-        bk.HoverTool(renderers=dots, tooltips=[("Measured", value), place, ("", "@text")]),
-        bk.HoverTool(renderers=[printed], tooltips=[place, ("As printed", value)]),
-        bk.HoverTool(renderers=[line], tooltips=[place, ("Right model", value)]),
+        bk.HoverTool(renderers=dots, tooltips=[(tr("Measured"), value), place, ("", "@text")]),
+        bk.HoverTool(renderers=[printed], tooltips=[place, (tr("As printed"), value)]),
+        bk.HoverTool(renderers=[line], tooltips=[place, (tr("Right model"), value)]),
     )
-    fig.xaxis.axis_label = f"{axes.label} ({x.unit})" if x.unit else axes.label
-    fig.yaxis.axis_label = y.label(axes.y_label)
+    fig.xaxis.axis_label = f"{label} ({x.unit})" if x.unit else label
+    fig.yaxis.axis_label = y.label(y_label)
     if not axes.log:
         fig.yaxis.ticker.desired_num_ticks = 5
     keys = (
-        Key("As printed", "dash", INK, (printed,)),
-        Key(claim.right_name, "band", PREDICTED, (line, band)),
+        Key(tr("As printed"), "dash", INK, (printed,)),
+        Key(tr(claim.right_name), "band", PREDICTED, (line, band)),
         *(Key(_way(w), "dot", MEASURED, (d,)) for w, d in zip(axes.ways, dots, strict=False)),
     )
-    return Chart(claim.id, dress(fig), "", f"{axes.y_label} over {axes.label}", axes.y_label, keys)
+    return Chart(claim.id, dress(fig), "", tr("{quantity} over {swept}", quantity=y_label, swept=label), y_label, keys)
 
 
 def _way(label: str) -> str:
-    return f"Measured, {label}" if label else "Measured"
+    return tr("Measured, {what}", what=told(label)) if label else tr("Measured")
 
 
 def _points(fig: Any, data: Mapping[str, Columns], name: str, marker: str) -> Any:
@@ -157,6 +163,12 @@ def in_words(claim: Claim, found: Evidence | None) -> str:
     """Say what the figure shows, for somebody who does not see it."""
     axes = claim.axes
     if found is None:
-        return f"{axes.y_label} over {axes.label}: as printed, and by {claim.right_name}; nothing measured"
-    places = "; ".join(f"{said(p.value, axes.y_unit)} ({p.label or f'n {p.n}'})" for p in found.points)
-    return f"{axes.y_label} over {axes.label}: as printed, by {claim.right_name}, and measured {places}"
+        return tr(
+            "{quantity} over {swept}: as printed, and by {model}; nothing measured",
+            quantity=tr(axes.y_label), swept=tr(axes.label), model=tr(claim.right_name),
+        )  # fmt: skip
+    places = "; ".join(f"{said(p.value, axes.y_unit)} ({told(p.label) or f'n {p.n}'})" for p in found.points)
+    return tr(
+        "{quantity} over {swept}: as printed, by {model}, and measured {places}",
+        quantity=tr(axes.y_label), swept=tr(axes.label), model=tr(claim.right_name), places=places,
+    )  # fmt: skip
