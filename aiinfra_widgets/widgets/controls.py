@@ -58,6 +58,29 @@ def steps(low: float, high: float, *values: float, whole: bool) -> list[float]:
     return [int(s) for s in sorted(found)] if whole else sorted(found)
 
 
+def control_of(knob: Knob, high: float | None) -> str:
+    """Return how a knob is set whose range ends at `high`: switch, list, stops (a slider over them), whole, slider or text."""
+    if knob.kind in {"bool", "choice"}:
+        return "switch" if knob.kind == "bool" else "list"
+    if knob.kind not in {"int", "float"} or knob.low is None or high is None:
+        return "text"
+    if knob.log and knob.unit not in TYPED:
+        return "stops"
+    if knob.kind == "int":
+        return "whole" if high - knob.low <= SLIDER_VALUES else "text"
+    return "text" if knob.unit else "slider"
+
+
+def stop_text(knob: Knob, value: float) -> str:
+    """Return what a stop of a logarithmic slider is called."""
+    return amount(knob.unit, value) if knob.unit or abs(value) < 1e6 else f"{value:.0e}"
+
+
+def stride(knob: Knob, low: float, high: float) -> float:
+    """Return the step of a slider: the knob's own, else about a fiftieth of the range."""
+    return knob.step or float(10.0 ** math.floor(math.log10((high - low) / 50)))
+
+
 class Control(Protocol):
     """One field of the Spec as a control, with a line for messages under it."""
 
@@ -106,25 +129,24 @@ class Field:
         )  # a stable name for style sheets and tests, whatever the language
 
     def _make(self, value: Any) -> ipw.Widget:
-        k, low, high = self.knob, self.knob.low, self._most
+        k, low, high = self.knob, self.knob.low or 0.0, self._most or 0.0
         late = {"continuous_update": False}
-        if k.kind == "bool":
-            return ipw.Checkbox(value=value, indent=False)
-        if k.kind == "choice":
-            return ipw.Dropdown(options=list(k.choices), value=value)
-        bounded = k.kind in {"int", "float"} and low is not None and high is not None
-        if bounded and k.log and k.unit not in TYPED:
-            stops = steps(low, high, value, whole=k.kind == "int")  # type: ignore[arg-type]
-            return ipw.SelectionSlider(options=[(self._stop(s), s) for s in stops], value=value, **late)
-        if bounded and k.kind == "int" and high - low <= SLIDER_VALUES:  # type: ignore[operator]
-            return ipw.IntSlider(min=int(low), max=max(int(high), value), value=value, step=int(k.step or 1), **late)  # type: ignore[arg-type]
-        if bounded and k.kind == "float" and not k.unit:
-            step = k.step or 10.0 ** math.floor(math.log10((high - low) / 50))  # type: ignore[operator]
-            return ipw.FloatSlider(min=low, max=high, value=value, step=step, readout_format=".3g", **late)
+        match control_of(k, self._most):
+            case "switch":
+                return ipw.Checkbox(value=value, indent=False)
+            case "list":
+                return ipw.Dropdown(options=list(k.choices), value=value)
+            case "stops":
+                stops = steps(low, high, value, whole=k.kind == "int")
+                return ipw.SelectionSlider(options=[(stop_text(k, s), s) for s in stops], value=value, **late)
+            case "whole":
+                return ipw.IntSlider(
+                    min=int(low), max=max(int(high), value), value=value, step=int(k.step or 1), **late
+                )
+            case "slider":
+                step = stride(k, low, high)
+                return ipw.FloatSlider(min=low, max=high, value=value, step=step, readout_format=".3g", **late)
         return ipw.Text(value=typed(k, value), **late)
-
-    def _stop(self, value: float) -> str:
-        return amount(self.knob.unit, value) if self.knob.unit or abs(value) < 1e6 else f"{value:.0e}"
 
     @property
     def is_text(self) -> bool:
@@ -148,7 +170,7 @@ class Field:
         try:
             if isinstance(self.control, ipw.SelectionSlider) and value not in [v for _, v in self.control.options]:
                 self.control.options = sorted(
-                    [*self.control.options, (self._stop(value), value)], key=lambda o: float(o[1])
+                    [*self.control.options, (stop_text(self.knob, value), value)], key=lambda o: float(o[1])
                 )
             if isinstance(self.control, ipw.IntSlider) and value > self.control.max:
                 self.control.max = value
