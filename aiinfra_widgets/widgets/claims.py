@@ -305,10 +305,11 @@ class ClaimsScreen:
             step = tr("Press Measure.")
         else:
             step = tr("Compare claim, right model and measurement; then choose the next claim.")
+        title, says = tr("Claims put to the test"), tr("{count} measured here", count=measured)
         bad = f'<div class="aiinfra-problem" role="alert">{escape(told(self.problem))}</div>' if self.problem else ""
         return (
-            f'<div class="aiinfra-title"><h2>{escape(tr("Claims put to the test"))}</h2><span class="aiinfra-chip aiinfra-chip-{kind}" role="status">'
-            f'{escape(word)}</span><span class="aiinfra-says">{escape(tr("{count} measured here", count=measured))}</span></div>'
+            f'<div class="aiinfra-title"><h2>{escape(title)}</h2><span class="aiinfra-chip aiinfra-chip-{kind}" role="status">'
+            f'{escape(word)}</span><span class="aiinfra-says">{escape(says)}</span></div>'
             f'<p class="aiinfra-next"><b>{escape(tr("Next"))}</b> {escape(step)}</p>{bad}'
         )
 
