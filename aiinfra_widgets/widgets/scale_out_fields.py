@@ -18,6 +18,7 @@ from ..planning.offers import HOST_FRAC, IDLE_FRAC
 from ..planning.plans import USUAL
 from ..planning.scale import DAY_S, Conditions
 from ..spec import Fields, knob
+from ..texts import N_
 
 YEAR_S = 365 * DAY_S
 HOUR_S = 3600.0
@@ -204,7 +205,7 @@ def conditions(f: ScaleOutFields) -> Conditions:
     """Return failures, prices, power and grid of the fields, each with its source."""
     accelerator = accelerator_of(f.node)
     rated_w, rated_how = _rated(accelerator)
-    price, price_how = (f.price_usd_per_hour, "your price") if f.price_usd_per_hour else _price(accelerator)
+    price, price_how = (f.price_usd_per_hour, N_("your price")) if f.price_usd_per_hour else _price(accelerator)
     carbon_gco2e_per_kwh, grid_how = _grid(f.grid)
     return Conditions(
         mtbf_s=f.mtbf_years * YEAR_S,
@@ -219,12 +220,12 @@ def conditions(f: ScaleOutFields) -> Conditions:
         embodied_gco2e_per_accelerator=1000 * f.embodied_kg,
         lifetime_s=LIFETIME_S,
         sources={
-            "Failures": f"one accelerator fails every {f.mtbf_years:g} years (Llama 3, 2024: 419 in 54 days on 16 384 give 5.8)",
-            "Checkpoints": f"each stops all for {f.checkpoint_cost_s:g} s, a restart takes {f.restart_time_s:g} s; at the best interval",
-            "Price": f"${price:.2f} per accelerator and hour: {price_how}",
-            "Power": f"{rated_how}; idle {IDLE_FRAC:.0%} of it, {HOST_FRAC:.0%} of it for the rest of the node; PUE {f.pue:g}",
-            "Grid": grid_how,
-            "Manufacture": f"{f.embodied_kg:g} kgCO2e per accelerator over {LIFETIME_S / YEAR_S:.0f} years",
+            N_("Failures"): N_(f"one accelerator fails every {f.mtbf_years:g} years (Llama 3, 2024: 419 in 54 days on 16 384 give 5.8)"),
+            N_("Checkpoints"): N_(f"each stops all for {f.checkpoint_cost_s:g} s, a restart takes {f.restart_time_s:g} s; at the best interval"),
+            N_("Price"): N_(f"${price:.2f} per accelerator and hour: {price_how}"),
+            N_("Power"): N_(f"{rated_how}; idle {IDLE_FRAC:.0%} of it, {HOST_FRAC:.0%} of it for the rest of the node; PUE {f.pue:g}"),
+            N_("Grid"): grid_how,
+            N_("Manufacture"): N_(f"{f.embodied_kg:g} kgCO2e per accelerator over {LIFETIME_S / YEAR_S:.0f} years"),
         },
     )  # fmt: skip
 
@@ -256,15 +257,15 @@ def _cluster(node: str, precision: str) -> Cluster:
 def _rated(accelerator: str) -> tuple[float, str]:
     rows = catalog.item("accelerators", accelerator)
     if "power_max_w" in rows:
-        return rows["power_max_w"].value, f"{rows['power_max_w'].value:g} W at most per accelerator (data sheet)"
-    return 500.0, "500 W at most per accelerator (assumed: the catalog has none)"
+        return rows["power_max_w"].value, N_(f"{rows['power_max_w'].value:g} W at most per accelerator (data sheet)")
+    return 500.0, N_("500 W at most per accelerator (assumed: the catalog has none)")
 
 
 @cache
 def _grid(name: str) -> tuple[float, str]:
     found = catalog.grid(name)
     value = found.carbon_intensity_gco2e_per_kwh
-    return value, f"{value:.0f} gCO2e/kWh, {found.name}, average of {found.year}"
+    return value, N_(f"{value:.0f} gCO2e/kWh, {found.name}, average of {found.year}")
 
 
 @cache
@@ -280,5 +281,5 @@ def _price(accelerator: str) -> tuple[float, str]:
         and e.extra["accelerator"].upper() in {family, f"{family}-{memory}"}
     ]
     if found:
-        return median(found), f"median of {len(found)} on demand in the catalog"
-    return 2.5, "assumed: the catalog has none"
+        return median(found), N_(f"median of {len(found)} on demand in the catalog")
+    return 2.5, N_("assumed: the catalog has none")
