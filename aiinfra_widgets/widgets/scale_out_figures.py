@@ -9,6 +9,7 @@ import numpy as np
 
 from ..planning.scale import DAY_S, ScaleAnswer
 from ..quantities import quantity, show
+from ..texts import N_, tr
 from .figures import Chart, Columns, Key, bk, canvas, follow, source
 from .scale_out_state import BARS, Picture
 from .theme import INK, INK_TAG, PAPER_TAG, PREDICTED, PUBLISHED, dress, part_colour
@@ -61,11 +62,16 @@ def parts_chart(data: Mapping[str, Columns]) -> Chart:
         )
     )  # fmt: skip
     fig.xaxis.ticker = bk.FixedTicker(ticks=list(range(CHOSEN + 1)))
-    fig.xaxis.major_label_overrides = {**{i: spaced(n) for i, n in enumerate(BARS)}, CHOSEN: "Your choice"}
+    fig.xaxis.major_label_overrides = {**{i: spaced(n) for i, n in enumerate(BARS)}, CHOSEN: tr("Your choice")}
     fig.yaxis.ticker = bk.FixedTicker(ticks=[0, 25, 50, 75, 100])
-    fig.xaxis.axis_label, fig.yaxis.axis_label = "Accelerators", "% of a step"
+    fig.xaxis.axis_label, fig.yaxis.axis_label = tr("Accelerators"), tr("% of a step")
     return Chart(
-        "parts", dress(fig), _EMPTY, "Parts of a step over accelerators", "What a step consists of", tuple(keys)
+        "parts",
+        dress(fig),
+        tr(_EMPTY),
+        tr("Parts of a step over accelerators"),
+        tr("What a step consists of"),
+        tuple(keys),
     )
 
 
@@ -80,13 +86,15 @@ def time_chart(data: Mapping[str, Columns]) -> Chart:
     ideal.glyph.tags = [INK_TAG]
     line = fig.line("at", "value", source=source(data, "time", LINE), line_color=PREDICTED, line_width=2.5)
     fig.add_tools(
-        bk.HoverTool(renderers=[line], mode="vline", tooltips=[_PLACE, ("Time to train", "@value{0,0.0} days")])
+        bk.HoverTool(
+            renderers=[line], mode="vline", tooltips=[_place(), (tr("Time to train"), "@value{0,0.0} " + tr("days"))]
+        )
     )
-    fig.yaxis.axis_label = "days"
+    fig.yaxis.axis_label = tr("days")
     fig.yaxis.formatter = bk.NumeralTickFormatter(format="0,0.[00]")
     fig.yaxis.ticker.desired_num_ticks = 4
-    keys = (Key("Model", "line", PREDICTED, (line,)), Key("Ideal", "dash", INK, (ideal,)), _chosen(fig, data))
-    return _over_accelerators("time", fig, "Time to train", keys)
+    keys = (Key(tr("Model"), "line", PREDICTED, (line,)), Key(tr("Ideal"), "dash", INK, (ideal,)), _chosen(fig, data))
+    return _over_accelerators("time", fig, tr("Time to train"), keys)
 
 
 def goodput_chart(data: Mapping[str, Columns]) -> Chart:
@@ -105,16 +113,18 @@ def goodput_chart(data: Mapping[str, Columns]) -> Chart:
         line_width=2,
         line_dash="6 3",
     )
-    fig.add_tools(bk.HoverTool(renderers=[line], mode="vline", tooltips=[_PLACE, ("Goodput", "@value{0.0} %")]))
-    fig.add_tools(bk.HoverTool(renderers=[busy], tooltips=[_PLACE, ("Compute", "@value{0.0} % of a step")]))
+    fig.add_tools(bk.HoverTool(renderers=[line], mode="vline", tooltips=[_place(), (tr("Goodput"), "@value{0.0} %")]))
+    fig.add_tools(
+        bk.HoverTool(renderers=[busy], tooltips=[_place(), (tr("Compute"), "@value{0.0} " + tr("% of a step"))])
+    )
     fig.yaxis.axis_label = "%"
     fig.yaxis.ticker = bk.FixedTicker(ticks=[0, 25, 50, 75, 100])
     keys = (
-        Key("Goodput, of the time", "line", PREDICTED, (line,)),
-        Key("Compute, of a step", "dash", part_colour("compute"), (busy,)),
+        Key(tr("Goodput, of the time"), "line", PREDICTED, (line,)),
+        Key(tr("Compute, of a step"), "dash", part_colour("compute"), (busy,)),
         _chosen(fig, data),
     )
-    return _over_accelerators("goodput", fig, "What is useful", keys)
+    return _over_accelerators("goodput", fig, tr("What is useful"), keys)
 
 
 def record_chart(data: Mapping[str, Columns]) -> Chart:
@@ -130,27 +140,27 @@ def record_chart(data: Mapping[str, Columns]) -> Chart:
         line_color=PUBLISHED, line_width=1.8,
     )  # fmt: skip
     tips = [
-        ("", "@model"), ("", "@where"), ("Utilisation", "@value{0.0} %"), ("Printed", "@printed"), ("Source", "@source"),
+        ("", "@model"), ("", "@where"), (tr("Utilisation"), "@value{0.0} %"), (tr("Printed"), "@printed"), (tr("Source"), "@source"),
     ]  # fmt: skip
     fig.add_tools(
         bk.HoverTool(renderers=[rows], tooltips=tips),
-        bk.HoverTool(renderers=[line], tooltips=[_PLACE, ("Model", "@value{0.0} %")]),
+        bk.HoverTool(renderers=[line], tooltips=[_place(), (tr("Model"), "@value{0.0} %")]),
     )
-    fig.yaxis.axis_label = "% of peak"
+    fig.yaxis.axis_label = tr("% of peak")
     fig.yaxis.ticker = bk.FixedTicker(ticks=[0, 20, 40, 60, 80])
     keys = (
-        Key("Model", "line", PREDICTED, (line,)),
-        Key("Published", "diamond", PUBLISHED, (rows,)),
+        Key(tr("Model"), "line", PREDICTED, (line,)),
+        Key(tr("Published"), "diamond", PUBLISHED, (rows,)),
         _chosen(fig, data),
     )
-    return _over_accelerators("record", fig, "Model FLOP utilisation", keys)
+    return _over_accelerators("record", fig, tr("Model FLOP utilisation"), keys)
 
 
 def _over_accelerators(name: str, fig: Any, title: str, keys: tuple[Key, ...]) -> Chart:
-    fig.xaxis.axis_label = "Accelerators"
+    fig.xaxis.axis_label = tr("Accelerators")
     fig.xaxis.ticker = bk.FixedTicker(ticks=list(BARS))
     fig.xaxis.major_label_overrides = {n: f"{n / 1000:.0f}k" if n >= 1000 else str(n) for n in BARS}
-    return Chart(name, dress(fig), _EMPTY, f"{title} over accelerators", title, keys)
+    return Chart(name, dress(fig), tr(_EMPTY), tr("{quantity} over accelerators", quantity=title), title, keys)
 
 
 def _chosen(fig: Any, data: Mapping[str, Columns]) -> Key:
@@ -164,13 +174,16 @@ def _chosen(fig: Any, data: Mapping[str, Columns]) -> Key:
         line_width=1,
     )
     dot.glyph.tags = [PAPER_TAG]
-    fig.add_tools(bk.HoverTool(renderers=[dot], tooltips=[("Your choice", "@text")]))
-    return Key("Your choice", "dot", PREDICTED, (dot,))
+    fig.add_tools(bk.HoverTool(renderers=[dot], tooltips=[(tr("Your choice"), "@text")]))
+    return Key(tr("Your choice"), "dot", PREDICTED, (dot,))
 
 
 CHARTS = {"parts": parts_chart, "time": time_chart, "goodput": goodput_chart, "record": record_chart}
-_EMPTY = "Nothing to draw yet: choose a plan that can run."
-_PLACE = ("Accelerators", "@at{0,0}")
+_EMPTY = N_("Nothing to draw yet: choose a plan that can run.")
+
+
+def _place() -> tuple[str, str]:
+    return tr("Accelerators"), "@at{0,0}"
 
 
 def columns(p: Picture) -> dict[str, dict[str, Columns]]:
@@ -207,14 +220,17 @@ def _stacked(bars: ScaleAnswer) -> dict[str, Columns]:
         top = bottom + np.where(fits, value / total * 100, 0)
         some = np.flatnonzero(fits & (top > bottom))
         for i in some:
-            shown = f"{show('s', float(value[i]))}, {value[i] / total[i]:.1%} of the step"
+            shown = tr("{time}, {share:.1%} of the step", time=show("s", float(value[i])), share=value[i] / total[i])
             cells = (at[i], bottom[i], top[i], colour_of(part), quantity(part).label, shown)
             for column, cell in zip(BAR_COLUMNS, cells, strict=True):
                 drawn[column].append(cell)
         found[part] = {"at": np.zeros(min(1, len(some)))}
         bottom = top
     found["bars"] = {c: np.array(v, float) if c in ("at", "bottom", "top") else v for c, v in drawn.items()}
-    text = [show("s", float(t)) if ok else f"needs {spaced(bars.least)}" for t, ok in zip(total, fits, strict=True)]
+    text = [
+        show("s", float(t)) if ok else tr("needs {count}", count=spaced(bars.least))
+        for t, ok in zip(total, fits, strict=True)
+    ]
     found["totals"] = {"at": at, "value": np.where(fits, 100.0, 0.0), "text": text}
     return found
 
@@ -239,7 +255,7 @@ def _point(p: Picture, name: str, factor: float) -> Columns:
         return {"at": np.array([]), "value": np.array([]), "text": []}
     return {
         "at": np.array([float(p.fields.accelerators)]), "value": np.array([value]),
-        "text": [f"{spaced(p.fields.accelerators)} accelerators: {value:.3g}"],
+        "text": [tr("{count} accelerators: {value:.3g}", count=spaced(p.fields.accelerators), value=value)],
     }  # fmt: skip
 
 
@@ -261,4 +277,5 @@ def spaced(count: float) -> str:
 
 
 def _short(part: str) -> str:
-    return quantity(part).label.removeprefix("Exposed: ").capitalize()
+    label = quantity(part).label
+    return (label.partition(": ")[2] or label.partition("：")[2] or label).capitalize()
