@@ -10,6 +10,7 @@ from ..models.energy import JOULE_PER_KWH
 from ..planning.nearest import PublishedRun
 from ..planning.scale import DAY_S
 from ..quantities import quantity, show
+from ..texts import N_, told, tr
 from .scale_out_figures import CHOSEN, spaced
 from .scale_out_state import Picture
 
@@ -22,7 +23,11 @@ def duration(value_s: float) -> str:
     days = value_s / DAY_S
     if days < 2:
         return show("s", value_s)
-    return f"{days:.3g} days" if days < 2 * YEAR_DAYS else f"{days / YEAR_DAYS:.3g} years"
+    return (
+        tr("{number:.3g} days", number=days)
+        if days < 2 * YEAR_DAYS
+        else tr("{number:.3g} years", number=days / YEAR_DAYS)
+    )
 
 
 def money(value_usd: float) -> str:
@@ -67,8 +72,8 @@ ROWS: tuple[tuple[str, Callable[[float], str]], ...] = (
     ("embodied_gco2e", carbon_t),
 )
 LABELS = {
-    "gpu_memory_bytes": "Memory of one", "mfu": "Utilisation (MFU)", "facility_energy_j": "Energy, MWh",
-    "operational_gco2e": "Carbon, tCO2e", "embodied_gco2e": "Making, tCO2e",
+    "gpu_memory_bytes": N_("Memory of one"), "mfu": N_("Utilisation (MFU)"), "facility_energy_j": N_("Energy, MWh"),
+    "operational_gco2e": N_("Carbon, tCO2e"), "embodied_gco2e": N_("Making, tCO2e"),
 }  # fmt: skip
 
 
@@ -77,22 +82,23 @@ def counts_html(p: Picture) -> str:
     bars = p.bars
     counts = [spaced(n) for n in bars.accelerators[:-1]]
     head = "".join(f'<th class="n">{c}</th>' for c in counts)
-    head += f'<th class="n aiinfra-mine">{spaced(p.fields.accelerators)}<br><small>your choice</small></th><th></th>'
+    head += f'<th class="n aiinfra-mine">{spaced(p.fields.accelerators)}<br><small>{escape(tr("your choice"))}</small></th><th></th>'
     rows = [_used_row(p)] if (bars.used != bars.accelerators).any() else []
     for name, say in ROWS:
         if name in bars.values:
             rows.append(_row(p, name, say))
     return (
-        '<table class="aiinfra-table aiinfra-counts"><caption>The whole job on so many accelerators</caption>'
+        f'<table class="aiinfra-table aiinfra-counts"><caption>{escape(tr("The whole job on so many accelerators"))}</caption>'
         f"<thead><tr><th></th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
     )
 
 
 def _used_row(p: Picture) -> str:
     cells = [
-        spaced(n) if n else f'<span class="aiinfra-none">needs<br>{spaced(p.bars.least)}</span>' for n in p.bars.used
+        spaced(n) if n else f'<span class="aiinfra-none">{tr("needs<br>{count}", count=spaced(p.bars.least))}</span>'
+        for n in p.bars.used
     ]
-    return _cells("At work", "Whole replicas only, and no more than the batch feeds.", cells, "")
+    return _cells(tr("At work"), tr("Whole replicas only, and no more than the batch feeds."), cells, "")
 
 
 def _row(p: Picture, name: str, say: Callable[[float], str]) -> str:
@@ -101,8 +107,8 @@ def _row(p: Picture, name: str, say: Callable[[float], str]) -> str:
     if name == "gpu_memory_bytes" and p.memory_bytes:
         full = [not math.isnan(v) and v > p.memory_bytes for v in value.value]
         cells = [f'<span class="aiinfra-far">{c} ✕</span>' if no else c for c, no in zip(cells, full, strict=True)]
-    tag = f'<span class="aiinfra-tag" title="{escape(value.how)}">{escape(value.method)}</span>'
-    return _cells(LABELS.get(name, q.label), q.help, cells, tag)
+    tag = f'<span class="aiinfra-tag" title="{escape(told(value.how))}">{escape(tr(value.method))}</span>'
+    return _cells(tr(LABELS[name]) if name in LABELS else q.label, q.help, cells, tag)
 
 
 def _cells(label: str, help_: str, cells: Sequence[str], tag: str) -> str:
@@ -112,32 +118,42 @@ def _cells(label: str, help_: str, cells: Sequence[str], tag: str) -> str:
 
 def notes_html(p: Picture) -> str:
     """Return what a reader must know of the chosen plan: what does not fit, and the model's own notes."""
-    said = list(p.bars.notes)
+    said = [told(n) for n in p.bars.notes]
     if CHOSEN in p.bars.reasons:
-        said.insert(0, f"{spaced(p.fields.accelerators)} accelerators are too few: {p.bars.reasons[CHOSEN]}.")
+        few = tr(
+            "{count} accelerators are too few: {reason}.",
+            count=spaced(p.fields.accelerators),
+            reason=told(p.bars.reasons[CHOSEN]),
+        )
+        said.insert(0, few)
     elif p.memory_bytes and p.bars["gpu_memory_bytes"][CHOSEN] > p.memory_bytes:
         need, has = show("B", float(p.bars["gpu_memory_bytes"][CHOSEN])), show("B", p.memory_bytes)
         said.insert(
-            0, f"Your plan does not fit: it needs {need} on an accelerator that has {has}. "
-            "More tensor or pipeline parallelism, full recomputation or a higher ZeRO stage saves memory.",
+            0, tr(
+                "Your plan does not fit: it needs {need} on an accelerator that has {has}. "
+                "More tensor or pipeline parallelism, full recomputation or a higher ZeRO stage saves memory.",
+                need=need, has=has,
+            ),
         )  # fmt: skip
     return "".join(f'<p class="aiinfra-note">{escape(n)}</p>' for n in said)
 
 
 def assumed_html(assumed: Mapping[str, str]) -> str:
     """Return the assumptions, each with where it comes from."""
-    items = "".join(f"<li><b>{escape(k)}</b> {escape(v)}</li>" for k, v in assumed.items())
-    return f'<p class="aiinfra-note">Assumed, and yours to change under <b>More</b>:</p><ul class="aiinfra-assumed">{items}</ul>'
+    items = "".join(f"<li><b>{escape(tr(k))}</b> {escape(told(v))}</li>" for k, v in assumed.items())
+    head = tr("Assumed, and yours to change under <b>More</b>:")
+    return f'<p class="aiinfra-note">{head}</p><ul class="aiinfra-assumed">{items}</ul>'
 
 
 def record_html(runs: Sequence[PublishedRun], missing: str = "") -> str:
     """Return the published runs nearest to the plan, nearest first, with their sources; or why there are none."""
     if not runs:
-        text = missing or "Nothing published to compare with: choose a model of the catalog."
+        text = told(missing) if missing else tr("Nothing published to compare with: choose a model of the catalog.")
         return f'<p class="aiinfra-empty">{escape(text)}</p>'
-    head = '<tr><th>Run</th><th class="n">Accelerators</th><th class="n">Utilisation</th><th>Source</th></tr>'
+    titles = ((tr("Run"), ""), (tr("Accelerators"), "n"), (tr("Utilisation"), "n"), (tr("Source"), ""))
+    head = "<tr>" + "".join(f'<th class="{css}">{escape(t)}</th>' for t, css in titles) + "</tr>"
     rows = "".join(_record_row(r) for r in runs)
-    caption = "<caption>Nearest published runs, nearest first</caption>"
+    caption = f"<caption>{escape(tr('Nearest published runs, nearest first'))}</caption>"
     return f'<table class="aiinfra-table">{caption}<thead>{head}</thead><tbody>{rows}</tbody></table>'
 
 
@@ -157,13 +173,17 @@ def _device(name: str) -> str:
 def reveal_html(p: Picture, guess: float | None) -> str:
     """Return the learner's number beside the model's, for the setup that was asked about."""
     value = float(p.bars["exposed_comm_frac"][CHOSEN])
-    own = f'<div class="aiinfra-big"><span>You</span> <b>{percent(guess)}</b></div>' if guess is not None else ""
+    own = (
+        f'<div class="aiinfra-big"><span>{escape(tr("You"))}</span> <b>{percent(guess)}</b></div>'
+        if guess is not None
+        else ""
+    )
+    model = escape(tr("Model"))
     if math.isnan(value):
-        return (
-            f'{own}<div class="aiinfra-big"><span>Model</span> <b class="aiinfra-none">no answer: see below</b></div>'
-        )
+        return f'{own}<div class="aiinfra-big"><span>{model}</span> <b class="aiinfra-none">{escape(tr("no answer: see below"))}</b></div>'
     bubble = float(p.bars["bubble_frac"][CHOSEN]) if "bubble_frac" in p.bars.values else 0.0
-    where = f"on {spaced(p.fields.accelerators)} accelerators"
-    more = f"<small>{where}; {percent(bubble)} is bubble</small>" if bubble else f"<small>{where}</small>"
-    tag = '<span class="aiinfra-tag">modelled</span>'
-    return f'{own}<div class="aiinfra-big"><span>Model</span> <b>{percent(value)}</b> {more} {tag}</div>'
+    where = escape(tr("on {count} accelerators", count=spaced(p.fields.accelerators)))
+    share = escape(tr("{share} is bubble", share=percent(bubble)))
+    more = f"<small>{where}; {share}</small>" if bubble else f"<small>{where}</small>"
+    tag = f'<span class="aiinfra-tag">{escape(tr("modelled"))}</span>'
+    return f'{own}<div class="aiinfra-big"><span>{model}</span> <b>{percent(value)}</b> {more} {tag}</div>'
