@@ -13,6 +13,7 @@ from ..planning.offers import Choice, Offer
 from ..planning.plans import PlanSpace
 from ..planning.search import search
 from ..quantities import show
+from ..texts import N_, told, tr
 from .scale_out_fields import MY_RUN, ScaleOutFields, setup
 from .scale_out_figures import spaced
 from .scale_out_table import duration, money, percent
@@ -20,6 +21,9 @@ from .scale_out_table import duration, money, percent
 #: Plans that differ in these are different answers; of those that are alike in them only the quickest is shown.
 TOLD_APART = ("tp_size", "pp_size")
 SHOWN = 5
+HEAD = (
+    N_("Plan"), N_("Accelerators"), N_("How"), N_("Step"), N_("Utilisation"), N_("Time"), N_("Cost"), N_("Memory"),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -90,9 +94,16 @@ def fields_of(choice: Choice) -> dict[str, Any]:
 
 def found_html(found: Found) -> str:
     """Return how many plans there were, what binds, and the head of the table."""
-    said = "".join(f'<p class="aiinfra-note">{escape(s[:1].upper() + s[1:])}.</p>' for s in found.says)
-    count = f"{found.num_plans:,} plans tried, {found.num_feasible:,} fit into memory. All numbers are modelled; failures are left out."
+    said = "".join(f'<p class="aiinfra-note">{escape(_sentence(told(s)))}</p>' for s in found.says)
+    count = tr(
+        "{plans:,} plans tried, {fit:,} fit into memory. All numbers are modelled; failures are left out.",
+        plans=found.num_plans, fit=found.num_feasible,
+    )  # fmt: skip
     return f'<p class="aiinfra-note">{escape(count)}</p>{said}'
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:] + tr(".")
 
 
 def choice_html(choice: Choice) -> str:
@@ -104,9 +115,7 @@ def choice_html(choice: Choice) -> str:
 
 def choices_html(found: Found) -> str:
     """Return the plans as a table, for a report."""
-    head = "".join(
-        f"<th>{t}</th>" for t in ("Plan", "Accelerators", "How", "Step", "Utilisation", "Time", "Cost", "Memory")
-    )
+    head = "".join(f"<th>{escape(tr(t))}</th>" for t in HEAD)
     rows = "".join(
         "<tr>" + "".join(f"<td>{cell}</td>" for cell in (_degrees(c), *_words(c), *_numbers(c))) + "</tr>"
         for c in found.choices
@@ -122,15 +131,18 @@ def _degrees(choice: Choice) -> str:
 
 def _words(choice: Choice) -> tuple[str, str]:
     p = choice.plan
-    more = f"micro-batch {int(p.micro_batch_size)}, interleave {int(p.interleave)}, ZeRO {int(p.zero_stage)}, recompute {p.recompute}"
-    return f"on {spaced(p.world_size)}", escape(more)
+    more = tr(
+        "micro-batch {size}, interleave {pieces}, ZeRO {stage}, recompute {what}",
+        size=int(p.micro_batch_size), pieces=int(p.interleave), stage=int(p.zero_stage), what=p.recompute,
+    )  # fmt: skip
+    return escape(tr("on {count}", count=spaced(p.world_size))), escape(more)
 
 
 def _numbers(choice: Choice) -> tuple[str, ...]:
     return (
-        f"<b>{show('s', choice.step_time_s)}</b> a step",
-        f"{percent(choice.mfu)} of peak",
+        tr("<b>{time}</b> a step", time=show("s", choice.step_time_s)),
+        tr("{share} of peak", share=percent(choice.mfu)),
         duration(choice.time_s),
-        money(choice.cost_usd) if choice.cost_usd is not None else "cost not known",
-        f"{show('B', choice.memory_bytes)} each",
+        money(choice.cost_usd) if choice.cost_usd is not None else tr("cost not known"),
+        tr("{memory} each", memory=show("B", choice.memory_bytes)),
     )
