@@ -11,6 +11,7 @@ import numpy as np
 
 from ..errors import LabError
 from ..spec import Knob
+from ..texts import told, tr
 from . import cards
 from .controls import Field, blame, grouped
 from .figures import Columns
@@ -106,36 +107,38 @@ class Screen:
     def _predict_card(self) -> ipw.Widget:
         setup = cards.box("setup", [*(self.fields[n].widget for n in FIRST), self.problem])
         self.question = cards.html("question-box")
-        self.guess = ipw.Text(placeholder="your number, in %", continuous_update=True)
+        self.guess = ipw.Text(placeholder=tr("your number, in {unit}", unit="%"), continuous_update=True)
         self.guess.add_class("aiinfra-guess")
-        self.guess.tooltip = "What you expect, in percent of a step"
+        self.guess.tooltip = tr("What you expect, in percent of a step")
         commit = self._button(
-            "Commit", "commit", "Write your guess into the ledger; then the model shows its own", "primary"
+            tr("Commit"), "commit", tr("Write your guess into the ledger; then the model shows its own"), "primary"
         )
         answer = cards.box("answer", [self.question, cards.box("commit", [self.guess, commit]), self.guess_say])
-        again = self._button("Start over", "again", "Guess again for another setup")
+        again = self._button(tr("Start over"), "again", tr("Guess again for another setup"))
         self.asking, self.told = cards.box("predict", [setup, answer]), cards.box("told", [self.reveal, again])
-        return cards.card("1", "Predict", [self.asking, self.told])
+        return cards.card("1", tr("Predict"), [self.asking, self.told])
 
     def _knobs_card(self) -> ipw.Widget:
         sliders = cards.box("knobs", [self.fields[n].widget for n in FIRST])
-        more = grouped("More", {n: f for n, f in self.fields.items() if n not in FIRST})
+        more = grouped(tr("More"), {n: f for n, f in self.fields.items() if n not in FIRST})
         side = cards.box("side", [sliders, more, self.notes])
         body = cards.box("body", [side, ipw.VBox([self.problem, self.drawings[0]])])
-        self.hidden = ipw.HTML('<p class="aiinfra-empty">The figures appear once you have committed a guess.</p>')
+        self.hidden = ipw.HTML(
+            f'<p class="aiinfra-empty">{escape(tr("The figures appear once you have committed a guess."))}</p>'
+        )
         self.shown = ipw.VBox([body, self.table, self.assumed])
-        return cards.card("2", "Turn the knobs", [self.hidden, self.shown])
+        return cards.card("2", tr("Turn the knobs"), [self.hidden, self.shown])
 
     def _record_card(self) -> ipw.Widget:
-        return cards.card("3", "The published record", [cards.box("record", [self.drawings[-1], self.record])])
+        return cards.card("3", tr("The published record"), [cards.box("record", [self.drawings[-1], self.record])])
 
     def _search_card(self) -> ipw.Widget:
         self.search_button = self._button(
-            "Search plans", "search", "Try every plan on this number of accelerators", "primary"
+            tr("Search plans"), "search", tr("Try every plan on this number of accelerators"), "primary"
         )
         return cards.card(
             "4",
-            "Search for a better plan",
+            tr("Search for a better plan"),
             [cards.box("toolbar", [self.search_button, self.search_say]), self.search_box],
         )
 
@@ -153,7 +156,7 @@ class Screen:
         try:
             self._actions[action]()
         except LabError as error:
-            text = str(error).removeprefix("Communication: ")
+            text = told(str(error).removeprefix("Communication: "))
             cards.put(where, f'<span class="aiinfra-say aiinfra-say-bad" role="alert">{escape(text)}</span>')
         self.draw()
 
@@ -185,7 +188,7 @@ class Screen:
         """Show the state; only what differs is sent to the browser, and all figures in one message each."""
         state, open_ = self.state, self.state.guess is None
         self.drawn += 1
-        cards.put(self.header, _HEADER)
+        cards.put(self.header, header_html())
         cards.put(self.question, question_html(state.fields))
         cards.show(self.asking, open_)
         cards.show(self.told, not open_)
@@ -194,7 +197,8 @@ class Screen:
             cards.show(box, not open_)
         for name in ONLY_MODELS:
             self.fields[name].lock(state.fields.model == MY_RUN)
-        problem = f'<div class="aiinfra-problem" role="alert">{escape(state.problem.rstrip("."))}{_STALE if state.stale else ""}</div>'
+        stale = escape(tr(". The figures show the last plan that can run.")) if state.stale else ""
+        problem = f'<div class="aiinfra-problem" role="alert">{escape(told(state.problem).rstrip("."))}{stale}</div>'
         cards.put(self.problem, problem if state.problem else "")
         for box in self.drawings:
             _marked(box, "aiinfra-stale", state.stale)
@@ -216,7 +220,7 @@ class Screen:
         cards.put(self.search_say, "")
         rows: list[ipw.Widget] = [ipw.HTML(found_html(found))]
         for i, choice in enumerate(found.choices):
-            button = ipw.Button(description="Use", tooltip="Set the knobs to this plan")
+            button = ipw.Button(description=tr("Use"), tooltip=tr("Set the knobs to this plan"))
             button.add_class("aiinfra-button")
             button.on_click(lambda _, i=i: use(i))
             row = ipw.HBox([button, ipw.HTML(choice_html(choice))])
@@ -241,38 +245,48 @@ class Screen:
 
 def question_html(f: ScaleOutFields) -> str:
     """Return what the learner is asked."""
-    plan = (
-        f"{f.tp_size} tensor-parallel ranks, {f.pp_size} pipeline stages, {spaced(f.global_batch)} sequences a step. "
+    plan = tr(
+        "{ranks} tensor-parallel ranks, {stages} pipeline stages, {batch} sequences a step.",
+        ranks=f.tp_size, stages=f.pp_size, batch=spaced(f.global_batch),
+    )  # fmt: skip
+    asked = tr(
+        "How much of a step on <b>{count} accelerators</b> is communication that nothing hides?",
+        count=spaced(f.accelerators),
     )
-    return (
-        f"<p class='aiinfra-question'>How much of a step on <b>{spaced(f.accelerators)} accelerators</b> is communication that nothing "
-        f"hides? <small>{'' if f.model == MY_RUN else plan}Answer in percent of the step.</small></p>"
-    )
+    answer = ("" if f.model == MY_RUN else f"{plan} ") + tr("Answer in percent of the step.")
+    return f"<p class='aiinfra-question'>{asked} <small>{escape(answer)}</small></p>"
 
 
 def says(chart: str, state: ScaleOutState) -> str:
     """Say what a chart shows, for somebody who does not see it."""
     p = state.picture
     if p is None:
-        return "nothing yet"
+        return tr("nothing yet")
     at = {k: float(v) for k, v in p.bars.at(CHOSEN).items()}
     n = spaced(p.fields.accelerators)
     if at["step_time_s"] != at["step_time_s"]:
-        return f"{n} accelerators are too few for one replica"
+        return tr("{count} accelerators are too few for one replica", count=n)
     return {
-        "parts": f"Parts of a step: on {n} accelerators {at['exposed_comm_frac']:.0%} is communication",
-        "time": f"Time to train: {at['train_time_s'] / 86400:.3g} days on {n} accelerators",
-        "goodput": f"Goodput: {at['training_goodput_frac']:.0%} on {n} accelerators",
-        "record": f"Utilisation beside {len(p.record)} published runs",
+        "parts": tr(
+            "Parts of a step: on {count} accelerators {share:.0%} is communication",
+            count=n,
+            share=at["exposed_comm_frac"],
+        ),
+        "time": tr("Time to train: {days:.3g} days on {count} accelerators", days=at["train_time_s"] / 86400, count=n),
+        "goodput": tr("Goodput: {share:.0%} on {count} accelerators", share=at["training_goodput_frac"], count=n),
+        "record": tr("Utilisation beside {count} published runs", count=len(p.record)),
     }[chart]
 
 
 _GUESS = Knob("Communication", "Communication", "float", 0.0, "", "", 0.0, 100.0, (), False, False, "", None)
-_STALE = ". The figures show the last plan that can run."
-_HEADER = (
-    '<div class="aiinfra-title"><h2>Scaling out</h2>'
-    '<span class="aiinfra-says">One training job, from 8 to 100 000 accelerators</span></div>'
-)
+
+
+def header_html() -> str:
+    """Return what stands above the cards."""
+    says = escape(tr("One training job, from 8 to 100 000 accelerators"))
+    return (
+        f'<div class="aiinfra-title"><h2>{escape(tr("Scaling out"))}</h2><span class="aiinfra-says">{says}</span></div>'
+    )
 
 
 def _same(before: Columns | None, now: Columns) -> bool:
