@@ -12,6 +12,7 @@ from ..planning.scale import ScaleAnswer
 from ..planning.scale_run import MeasuredStep, scale_run
 from ..runs.home import runs_folder
 from ..runs.reader import RunReader, Segment
+from ..texts import N_
 from ..workloads import catalog as workloads
 from .scale_out_fields import ScaleOutFields, conditions
 
@@ -35,7 +36,7 @@ def answer_of_run(f: ScaleOutFields, counts: Any) -> tuple[ScaleAnswer, Mapping[
         step, fabric.fabric_bandwidth_oneway_bytes_per_s, fabric.fabric_latency_s, counts,
         global_batch=global_batch, samples=f.tokens, conditions=asked, scaling=f.scaling,  # type: ignore[arg-type]
     )  # fmt: skip
-    return answer, {"Nodes": f"like those of {step.where}, on the fabric of {f.node}", **asked.sources}
+    return answer, {N_("Nodes"): N_(f"like those of {step.where}, on the fabric of {f.node}"), **asked.sources}
 
 
 def last_step() -> tuple[MeasuredStep, int]:
