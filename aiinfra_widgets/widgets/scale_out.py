@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UnknownNameError, near
+from ..texts import told, tr
 from .figures import still
 from .notebook import headless, show, show_figure, show_html
 from .scale_out_figures import CHARTS, CHOSEN, columns
@@ -142,7 +143,7 @@ class ScaleOut:
             return
         p = self.state.picture
         if self.problem:
-            print(f"Scaling out: {self.problem}")
+            print(f"{tr('Scaling out')}: {told(self.problem)}")
         if p is not None:
             show_html(reveal_html(self.state.revealed or p, self.state.guess))
             for name in (*(c for c in CHARTS if c != "record"), "table"):
