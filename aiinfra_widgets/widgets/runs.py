@@ -203,7 +203,7 @@ COLUMNS: tuple[tuple[str, Callable[[], str], str], ...] = (
     ("predicted", lambda: tr("Predicted"), "n"),
     ("measured", lambda: tr("Measured"), "n"),
     ("error", lambda: tr("Error"), "n"),
-    ("note", lambda: tr("Note"), ""),
+    ("note", lambda: tr("Note, or setup"), "aiinfra-wide"),
     ("id", lambda: tr("Run"), "aiinfra-id"),
 )
 

@@ -21,7 +21,7 @@ from ..runs.layout import RunDir
 from ..runs.reader import RunReader, Segment
 from ..texts import tr
 from .terms import piece_html, term_html
-from .words import amount, difference
+from .words import difference, valued
 
 #: Observations that a segment is cut into, and ticks that one of them needs.
 STRETCHES, LEAST_TICKS = 20, 3
@@ -84,7 +84,7 @@ def asked(a: Side, b: Side) -> list[tuple[str, str, str]]:
     for name, knob in knobs.items():
         left, right = getattr(a.segment.spec, name), getattr(b.segment.spec, name)
         if left != right:
-            found.append((knob.label, amount(knob.unit, left), amount(knob.unit, right)))
+            found.append((knob.label, *(valued(knob, v) for v in (left, right))))
     facts = [(k, a.facts.get(k, DASH), b.facts.get(k, DASH)) for k in dict.fromkeys((*a.facts, *b.facts))]
     return found + [f for f in facts if f[1] != f[2]]
 

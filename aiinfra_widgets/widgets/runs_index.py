@@ -11,14 +11,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
-
-from ..comparison import Comparison, compare
+from ..comparison import Comparison, Row, compare
 from ..errors import LabError
 from ..quantities import Value, quantity, show
 from ..runs.layout import FORMAT, RunDir
 from ..runs.reader import RunReader
 from ..runs.status import status
+from .words import with_label
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +45,7 @@ class Told:
     predicted: Value | None = None
     measured: Value | None = None
     error: float | None = None
-    segments: int = 0
+    setup: str = ""
 
 
 def index(folder: Path) -> list[Listed]:
@@ -113,18 +112,24 @@ def _read(row: Listed) -> Told:
         reader.poll()
         now = status(reader)
         found = [compare(reader.experiment, s) for s in reader.segments()]
-        best = main_row(found)
+        best, setup = main_row(found), _setup(reader)
         name = reader.experiment.compared[0] if reader.experiment.compared else ""
         if best is None or not name:
-            return Told(now.state, now.message, now.final, name, segments=len(found))
+            return Told(now.state, now.message, now.final, setup=setup)
         return Told(
-            now.state, now.message, now.final, name, best.predicted, best.measured, best.relative_error, len(found)
+            now.state, now.message, now.final, name, best.predicted, best.measured, best.relative_error, setup
         )
     except (LabError, OSError, ValueError, KeyError) as error:
         return Told("unreadable", str(error), True)
 
 
-def main_row(found: Sequence[Comparison]) -> Any:
+def _setup(reader: RunReader) -> str:
+    """What was asked that is not the default, in words; the node count has a column of its own."""
+    spec, knobs = reader.asked, reader.asked.knobs()
+    return ", ".join(with_label(k, v) for n, k in knobs.items() if n != "nodes" and (v := getattr(spec, n)) != k.default)
+
+
+def main_row(found: Sequence[Comparison]) -> Row | None:
     """Return the main quantity of the last segment that settled, else of the last one; None where nothing was measured."""
     settled = [c for c in found if not c.segment.transient] or list(found)
     return settled[-1].rows[0] if settled and settled[-1].rows else None
@@ -133,7 +138,7 @@ def main_row(found: Sequence[Comparison]) -> Any:
 def cells(row: Listed, told: Told | None) -> dict[str, str]:
     """Return what the table shows of a run; "..." for what is still being read."""
     found = {
-        "id": row.id, "when": row.when, "experiment": row.experiment, "note": row.note,
+        "id": row.id, "when": row.when, "experiment": row.experiment, "note": row.note or (told.setup if told else ""),
         "nodes": "" if row.nodes is None else str(row.nodes),
     }  # fmt: skip
     if told is None:

@@ -116,7 +116,7 @@ class RunsScreen:
     def _open(self) -> None:
         def act() -> None:
             lab = self.runs.open(self.table.picked[0])
-            self._show([self._closing(tr("Close")), lab._the_screen().root])
+            self._show([cards.box("toolbar", [self._closing(tr("Close"))]), lab._the_screen().root])
 
         self._try(act)
 

@@ -42,7 +42,12 @@ def said(knob: Knob, value: Any) -> str:
 
 def with_label(knob: Knob, value: Any) -> str:
     """Return `Learning rate 0.01`, `Overlap on`."""
-    return f"{knob.label} {tr('on' if value else 'off') if isinstance(value, bool) else amount(knob.unit, value)}"
+    return f"{knob.label} {valued(knob, value)}"
+
+
+def valued(knob: Knob, value: Any) -> str:
+    """Return a field's value alone: `0.01`, `on`."""
+    return tr("on" if value else "off") if isinstance(value, bool) else amount(knob.unit, value)
 
 
 def amount(unit: str, value: Any) -> str:

@@ -34,7 +34,10 @@ export default {
         } else if (key === "predicted" || key === "measured") {
           td.textContent = row[key];
           td.title = row.quantity;
-        } else td.textContent = row[key];
+        } else {
+          td.textContent = row[key];
+          if (kind === "aiinfra-wide") td.title = row[key];
+        }
         tr.append(td);
       }
       tr.addEventListener("click", event => { if (event.target !== box && !String(getSelection())) { box.checked = !box.checked; pick(row.id, box.checked); } });
