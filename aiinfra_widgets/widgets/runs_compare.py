@@ -84,7 +84,7 @@ def asked(a: Side, b: Side) -> list[tuple[str, str, str]]:
     for name, knob in knobs.items():
         left, right = getattr(a.segment.spec, name), getattr(b.segment.spec, name)
         if left != right:
-            found.append((knob.label, *(valued(knob, v) for v in (left, right))))
+            found.append((knob.label, valued(knob, left), valued(knob, right)))
     facts = [(k, a.facts.get(k, DASH), b.facts.get(k, DASH)) for k in dict.fromkeys((*a.facts, *b.facts))]
     return found + [f for f in facts if f[1] != f[2]]
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+
 from ..comparison import Comparison, Row, compare
 from ..errors import LabError
 from ..quantities import Value, quantity, show
