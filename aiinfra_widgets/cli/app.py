@@ -13,6 +13,7 @@ import typer
 
 from ..errors import SpecError
 from .plan import plan
+from .sweep import rerun, sweep
 from .trace import trace
 from .validate import validate
 
@@ -24,6 +25,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command()(plan)
+app.command()(sweep)
+app.command()(rerun)
 app.command()(trace)
 app.command()(validate)
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, and nothing else there.")]

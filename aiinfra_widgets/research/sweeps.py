@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import AdmissionError, ControlError, ModelInputError, SpecError
-from ..experiment import experiment
+from ..experiment import Experiment, experiment
 from ..launch.session import Session, this_machine, watch
 from ..machine.limits import admit
 from ..machine.profile import Machine
@@ -23,7 +23,7 @@ from ..runs.home import home
 from ..runs.reader import RunReader
 from ..runs.status import Status, status
 from . import folder as folders
-from .design import Design, Trial, factor, points, trials
+from .design import Design, Factor, Trial, factor, points, trials
 from .folder import Journal
 from .provenance import provenance
 
@@ -91,6 +91,39 @@ class Sweep:
         from .table import sweep_table
 
         return sweep_table(self)
+
+    def summary(self, name: str) -> list[dict[str, Any]]:
+        """Return one row for each point: its factors, `predicted`, the median of what its runs `measured`, `least`, `most`, `problem`.
+
+        Args:
+            name: A quantity.
+        """
+        import numpy as np
+
+        table, found = self.table(), []
+        for point in sorted({t.point for t in self.trials}):
+            first = next(t for t in self.trials if t.point == point)
+            rows = table[table["point"] == point]
+            mine = rows[rows["quantity"] == name]
+            good = [float(v) for v in mine[mine["settled"].fillna(False)]["measured"].dropna()]
+            reasons = rows[rows["state"] != "done"]["reason"].dropna().tolist()
+            expected = mine["predicted"].dropna().tolist()
+            found.append(
+                {
+                    **{f: getattr(first.spec, f) for f in self.factors}, "runs": len(good),
+                    "predicted": expected[0] if expected else None, "measured": float(np.median(good)) if good else None,
+                    "least": min(good, default=None), "most": max(good, default=None), "problem": reasons[0] if reasons else "",
+                }
+            )  # fmt: skip
+        return found
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the sweep as plain JSON types: plan without its trials, how many runs are in which state, a row for each point."""
+        plan = {k: v for k, v in self.plan.items() if k != "trials"}
+        return {
+            "sweep": str(self.path), **plan, "runs": len(self.trials), "counts": self.counts(),
+            "points": {name: self.summary(name) for name in self.experiment.compared[:1]},
+        }  # fmt: skip
 
     def run(self, progress: Progress | None = None, *, retry: bool = False) -> Sweep:
         """Run what was not run yet, and write the table.
@@ -237,6 +270,40 @@ def _host(machine: Machine) -> str:
     return machine.id.rsplit("-", 2)[0]
 
 
+def planned(
+    name: str,
+    over: Mapping[str, Any],
+    *,
+    fixed: Mapping[str, Any] | None = None,
+    repeats: int = 1,
+    design: Design = "grid",
+    num_points: int | None = None,
+    seed: int = 0,
+    shuffle: bool = True,
+    new_seeds: bool = False,
+    limit_s: float = LIMIT_S,
+) -> tuple[Experiment, list[Trial], list[Factor]]:
+    """Return the experiment, every run and what varies, all validated; nothing is written. Arguments as for `sweep`.
+
+    Raises:
+        SpecError: A field, a value or a combination that is not allowed.
+    """
+    exp = experiment(name)
+    if not isinstance(over, Mapping):
+        raise SpecError(f"over: got {over!r}; give fields with their values, such as {{'nodes': [1, 2]}}")
+    if not 0 < limit_s <= 86400:
+        raise SpecError(f"limit_s: got {limit_s}; allowed: above 0, at most 86400 s for one run")
+    both = sorted(set(over) & set(fixed or {}))
+    if both:
+        raise SpecError(f"{', '.join(both)}: set to one value and varied too; do one of them")
+    base = exp.spec.make(dict(fixed or {}))
+    factors = [factor(exp, field, given) for field, given in over.items()]
+    if new_seeds and "seed" in over:
+        raise SpecError("seed: it is varied, and each repeat shall get another one too; do one of them")
+    found = points(exp, base, factors, design, num_points, seed)
+    return exp, trials(exp, base, found, repeats=repeats, seed=seed, shuffle=shuffle, new_seeds=new_seeds), factors
+
+
 def plan_sweep(
     name: str,
     over: Mapping[str, Any],
@@ -259,28 +326,18 @@ def plan_sweep(
         ControlError: The folder is in use.
         StorageError: It cannot be written.
     """
-    exp = experiment(name)
-    if not isinstance(over, Mapping):
-        raise SpecError(f"over: got {over!r}; give fields with their values, such as {{'nodes': [1, 2]}}")
-    if not 0 < limit_s <= 86400:
-        raise SpecError(f"limit_s: got {limit_s}; allowed: above 0, at most 86400 s for one run")
-    both = sorted(set(over) & set(fixed or {}))
-    if both:
-        raise SpecError(f"{', '.join(both)}: set to one value and varied too; do one of them")
-    base = exp.spec.make(dict(fixed or {}))
-    factors = [factor(exp, field, given) for field, given in over.items()]
-    if new_seeds and "seed" in over:
-        raise SpecError("seed: it is varied, and each repeat shall get another one too; do one of them")
-    found = points(exp, base, factors, design, num_points, seed)
-    planned = trials(exp, base, found, repeats=repeats, seed=seed, shuffle=shuffle, new_seeds=new_seeds)
+    _, planned_trials, factors = planned(
+        name, over, fixed=fixed, repeats=repeats, design=design, num_points=num_points, seed=seed, shuffle=shuffle,
+        new_seeds=new_seeds, limit_s=limit_s,
+    )  # fmt: skip
     here = machine or this_machine()
     plan = {
         "experiment": name, "design": design, "repeats": repeats, "order_seed": seed, "shuffle": shuffle, "new_seeds": new_seeds,
         "limit_s": limit_s, "made_at": datetime.now(UTC).isoformat(timespec="milliseconds"), "machine_id": here.id,
         "factors": {f.name: [f.range.low, f.range.high] if f.range else list(f.levels) for f in factors},
-        "ranges": [f.name for f in factors if f.range], "fixed": dict(base.model_dump(include=set(fixed or {}))),
+        "ranges": [f.name for f in factors if f.range], "fixed": {k: getattr(planned_trials[0].spec, k) for k in fixed or {}},
         "provenance": provenance(),
-        "trials": [{"point": t.point, "repeat": t.repeat, "spec": t.spec.model_dump()} for t in planned],
+        "trials": [{"point": t.point, "repeat": t.repeat, "spec": t.spec.model_dump()} for t in planned_trials],
     }  # fmt: skip
     stamp = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{name}-{secrets.token_hex(2)}"
     return Sweep(folders.begin(Path(out) if out is not None else home() / "sweeps" / stamp, plan, here).path)
