@@ -116,7 +116,11 @@ def ask_all(session: Any, reader: Any, changes: Iterable[Change]) -> None:
     machine: Machine = session.machine
     for change in changes:
         if "nodes" in change.fields:
-            admit(change.fields["nodes"] + spec.coordinators, machine)
+            admit(
+                change.fields["nodes"] + spec.coordinators,
+                machine,
+                replaces=session.pool.path if session.pool else None,
+            )
         control.ask(
             reader.run, spec, change.fields or None, verb=change.verb, arguments=change.arguments, by="schedule",
             at_tick=change.at_tick,
@@ -124,7 +128,7 @@ def ask_all(session: Any, reader: Any, changes: Iterable[Change]) -> None:
         spec = spec.changed(change.fields) if change.fields else spec
 
 
-def ask_now(session: Any, reader: Any, words: Sequence[str], *, wait_s: float) -> dict[str, Any]:
+def ask_now(session: Any, reader: Any, words: Sequence[str], *, wait_s: float, by: str = "cli") -> dict[str, Any]:
     """Ask something of a run that goes on, and wait for the controller's decision.
 
     Args:
@@ -132,6 +136,7 @@ def ask_now(session: Any, reader: Any, words: Sequence[str], *, wait_s: float) -
         reader: Of the run.
         words: As for `read_words`; with `TICK_NAME=N` it is asked for that tick, and not waited for.
         wait_s: Longest time to wait.
+        by: Who asks, for the record.
 
     Returns:
         Plain JSON types: `run`, `request`, `asked` (the words), `kind` ("applied", "refused", or "asked" where it is not decided
@@ -146,7 +151,7 @@ def ask_now(session: Any, reader: Any, words: Sequence[str], *, wait_s: float) -
         raise SpecError(f"{said!r}: got {typed.at_tick!r}; {reader.experiment.tick} is a whole number from 0")
     at_tick = int(typed.at_tick) if typed.at_tick else None
     request = session.ask(
-        reader, typed.fields or None, verb=typed.verb, by="cli", arguments=typed.arguments or None, at_tick=at_tick
+        reader, typed.fields or None, verb=typed.verb, by=by, arguments=typed.arguments or None, at_tick=at_tick
     )
 
     def decided() -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..errors import ControlError, RunFormatError
 from ..experiment import Spec, experiment
+from ..machine import limits
 from ..machine.devices import found
 from ..machine.limits import admit
 from ..machine.profile import Machine, newest
@@ -60,7 +61,7 @@ class Session:
             LaunchError: No launcher.
             StorageError: No place for the run.
         """
-        admit(max(spec.ranks, room or 0), self.machine)
+        admit(max(spec.ranks, room or 0), self.machine, replaces=self._reused())
         experiment(name).admit(spec, self.machine)
         local.mpiexec()
         run = layout.create(self.runs, name, spec, self.machine, note=note)
@@ -88,11 +89,18 @@ class Session:
 
     def _submit(self, run: RunDir, spec: Spec, room: int | None, detached: bool) -> RunReader:
         roomy = min(2 * self.machine.cores, 8) + spec.coordinators
-        size = max(spec.ranks, room if room is not None else roomy)
+        size = room if room is not None else limits.room(roomy, spec.ranks, replaces=self._reused())
+        size = max(spec.ranks, size)
         self.ready(size)
         assert self.pool is not None
         self.pool.submit(run, spec, room=size, detached=detached)
         return RunReader(run)
+
+    def _reused(self) -> Path | None:
+        """The pool that a run of this owner will take, whose ranks are no more of them."""
+        if self.pool is not None and self.pool.alive:
+            return self.pool.path
+        return next((p.path for p in pools.ours() if p.idle), None)
 
     def ready(self, size: int) -> Pool:
         """Return a live pool of this owner, started with `size` ranks if there is none; its size may still differ."""
@@ -127,7 +135,8 @@ class Session:
         if status(reader).final:
             raise ControlError(f"run {reader.run.id} has ended; resume it or start a new one")
         if changes and isinstance(changes.get("nodes"), int):
-            admit(changes["nodes"] + reader.asked.coordinators, self.machine)
+            pool = pools.pool_of(reader.run)
+            admit(changes["nodes"] + reader.asked.coordinators, self.machine, replaces=pool.path if pool else None)
         return control.ask(reader.run, reader.spec, changes, verb=verb, by=by, **more)
 
     def stop(self, reader: RunReader, *, wait_s: float = 10.0, by: str = "lab") -> Status:

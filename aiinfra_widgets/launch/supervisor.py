@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import signal
 import subprocess
@@ -19,7 +20,8 @@ from typing import Any
 
 import psutil
 
-from ..errors import LabError, LaunchError
+from ..errors import AdmissionError, LabError, LaunchError
+from ..machine.limits import admit_forking, minutes, user_limits
 from ..runs.layout import RunDir, write_json
 from ..runs.writer import EventWriter
 from . import local
@@ -32,6 +34,8 @@ OWNER_EVERY_S = 0.2
 #: Ladder of an ending: ask, TERM, KILL.
 ASK_S = 5.0
 TERM_S = 2.0
+#: How long a run that reached its time limit may take to write its checkpoint.
+LIMIT_GRACE_S = 30.0
 #: How long ranks may take to come up; 64 that import torch took 68 s on two cores.
 READY_S = 60.0
 READY_S_PER_RANK = 5.0
@@ -63,6 +67,9 @@ class Supervisor:
     companions: Companions | None = None
     numbers: int = 0
     orphan_since: float | None = None
+    limit_s: float = math.inf
+    until_s: float = math.inf
+    told_to_end: bool = False
     asked_to_end: bool = False
     last: dict[str, Any] = field(default_factory=dict)
 
@@ -83,6 +90,7 @@ class Supervisor:
                 self.end("closed by its owner")
                 return
             self.watch_ranks()
+            self.watch_time(now)
             if self.companions:
                 self.companions.watch()
             self.next_job()
@@ -92,6 +100,11 @@ class Supervisor:
     def launch(self, size: int) -> None:
         """Start a generation of `size` ranks."""
         launcher = local.mpiexec()
+        try:
+            admit_forking(size)
+        except AdmissionError as error:
+            self.say("down", tail=str(error))
+            raise
         self.numbers += 1
         for old in (self.pool / "ready").iterdir():
             old.unlink()
@@ -171,7 +184,8 @@ class Supervisor:
         run = RunDir(Path(job["run"]))
         try:
             self.events = EventWriter(run, job["incarnation"], "launch")
-            self.events("launching", **me(), size=job["size"], pool=str(self.pool), detached=job["detached"])
+            limited = self.begin_clock(job)
+            self.events("launching", **me(), size=job["size"], pool=str(self.pool), detached=job["detached"], **limited)
         except LabError as error:
             # Deleted meanwhile: nothing to do and nothing to lose. Or the disk is full: the reserve is for saying so.
             run.reserve.unlink(missing_ok=True)
@@ -196,6 +210,47 @@ class Supervisor:
         self.say(self.last.get("phase", "launching"))
         self.companions = Companions(run, job["incarnation"], self.events)
         self.companions.start(declared(run, job, self.events))
+
+    def begin_clock(self, job: dict[str, Any]) -> dict[str, float]:
+        """Take the administrator's time limit, and return what is recorded of it; a relaunch of the same run keeps its clock.
+
+        Raises:
+            AdmissionError: The limits cannot be read.
+        """
+        self.told_to_end = False
+        if "spec" in job or self.until_s == math.inf:  # a relaunch that the run itself asked for carries no Spec
+            self.limit_s = user_limits().run_s or math.inf
+            self.until_s = time.monotonic() + self.limit_s
+        return {} if self.until_s == math.inf else {"until_s": self.until_s}
+
+    def watch_time(self, now: float) -> None:
+        """At the administrator's limit let the run checkpoint and stop; one that does not is ended with its ranks."""
+        if self.job is None or now < self.until_s:
+            return
+        why = f"ended at the administrator's limit of {minutes(self.limit_s)}"
+        if not self.told_to_end:
+            self.told_to_end = True
+            self.ask_to_stop(why)
+        elif now > self.until_s + LIMIT_GRACE_S:
+            if self.events:
+                with contextlib.suppress(LabError):
+                    self.events(
+                        "owner-gone-end", message=f"{why}; it wrote no last checkpoint in {LIMIT_GRACE_S:.0f} s"
+                    )
+            self.stop_ranks(ask_s=0.0)
+            self.finish_job()
+            self.say("down")
+
+    def ask_to_stop(self, why: str, *, orphaned: bool = False) -> None:
+        """Ask the run as everybody does, by its inbox."""
+        assert self.job is not None
+        stamp = f"{time.time_ns():020d}-end"
+        arguments = {"why": why, "orphaned": orphaned}
+        with contextlib.suppress(LabError):
+            write_json(
+                RunDir(Path(self.job["run"])).inbox / f"{stamp}.json",
+                {"id": stamp, "by": "supervisor", "verb": "stop", "arguments": arguments},
+            )
 
     def job_number(self) -> int:
         """Return the number of the next assignment."""
@@ -241,12 +296,7 @@ class Supervisor:
         """Let the run checkpoint and stop, then end every rank; a run that lost its owner is interrupted, not stopped."""
         if self.job and self.generation and self.generation.process.poll() is None:
             run = RunDir(Path(self.job["run"]))
-            with contextlib.suppress(LabError):
-                stamp = f"{time.time_ns():020d}-end"
-                write_json(
-                    run.inbox / f"{stamp}.json",
-                    {"id": stamp, "by": "supervisor", "verb": "stop", "arguments": {"why": why, "orphaned": orphaned}},
-                )
+            self.ask_to_stop(why, orphaned=orphaned)
             end = time.monotonic() + ASK_S
             while time.monotonic() < end and not run.outcome(self.job["incarnation"]).exists():
                 if self.generation.process.poll() is not None:
