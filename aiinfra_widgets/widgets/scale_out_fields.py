@@ -221,7 +221,9 @@ def conditions(f: ScaleOutFields) -> Conditions:
         lifetime_s=LIFETIME_S,
         sources={
             N_("Failures"): N_(f"one accelerator fails every {f.mtbf_years:g} years (Llama 3, 2024: 419 in 54 days on 16 384 give 5.8)"),
-            N_("Checkpoints"): N_(f"each stops all for {f.checkpoint_cost_s:g} s, a restart takes {f.restart_time_s:g} s; at the best interval"),
+            N_("Checkpoints"): N_(
+                f"each stops all for {f.checkpoint_cost_s:g} s, a restart takes {f.restart_time_s:g} s; at the best interval"
+            ),
             N_("Price"): N_(f"${price:.2f} per accelerator and hour: {price_how}"),
             N_("Power"): N_(f"{rated_how}; idle {IDLE_FRAC:.0%} of it, {HOST_FRAC:.0%} of it for the rest of the node; PUE {f.pue:g}"),
             N_("Grid"): grid_how,
