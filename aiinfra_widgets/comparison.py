@@ -9,6 +9,7 @@ from typing import Any, Literal
 from .experiment import Curve, Experiment
 from .quantities import Value, quantity, show
 from .runs.reader import Segment
+from .texts import N_, tr
 
 Verdict = Literal["within the band", "within chance", "close", "off", "not compared"]
 CLOSE = 0.20
@@ -35,8 +36,13 @@ class Row:
         label = quantity(self.quantity).label
         predicted = show(self.quantity, self.predicted.value if self.predicted else None)
         measured = show(self.quantity, self.measured.value if self.measured else None)
-        error = "" if self.relative_error is None else f" ({self.relative_error:+.0%})"
-        return f"{label}: predicted {predicted}, measured {measured}{error}"
+        text = tr(
+            "{quantity}: predicted {predicted}, measured {measured}",
+            quantity=label,
+            predicted=predicted,
+            measured=measured,
+        )
+        return text + ("" if self.relative_error is None else f" ({self.relative_error:+.0%})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,12 +121,15 @@ def explain(exp: Experiment, segment: Segment, most: int = 2) -> list[str]:
         if abs(gap) < 0.05 * total.value:
             break
         label = quantity(part).label
-        more = "more" if gap > 0 else "less"
-        was = f"{show(part, p)} predicted" if p is not None else "not predicted"
-        found.append(f"{label} took {show(part, abs(gap))} {more} than expected ({show(part, m)} measured, {was}).")
+        was = tr("{value} predicted", value=show(part, p)) if p is not None else tr("not predicted")
+        more = N_("{part} took {gap} more than expected ({value} measured, {predicted}).")
+        less = N_("{part} took {gap} less than expected ({value} measured, {predicted}).")
+        said = tr(more if gap > 0 else less, part=label, gap=show(part, abs(gap)), value=show(part, m), predicted=was)
+        found.append(said)
     if own or found or not exp.parts:
         return (own + found)[:most]
-    return [f"Every part is within 5 % of the {quantity(exp.compared[0]).label.lower()} of what was predicted."]
+    whole = quantity(exp.compared[0]).label.lower()
+    return [tr("Every part is within 5 % of the {quantity} of what was predicted.", quantity=whole)]
 
 
 def curve_points(curve: Curve, segments: Sequence[Segment]) -> list[Mapping[str, Any]]:
@@ -155,9 +164,9 @@ def _spread(measured: Value | None) -> dict[str, Any]:
 
 def _verdict(predicted: Value | None, error: float | None, measured: Value | None, segment: Segment) -> Verdict:
     if error is None or segment.transient or predicted is None or measured is None:
-        return "not compared"
+        return N_("not compared")
     if predicted.low is not None and predicted.high is not None and predicted.low <= measured.value <= predicted.high:
-        return "within the band"
+        return N_("within the band")
     if measured.interval and measured.low <= predicted.value <= measured.high:
-        return "within chance"
-    return "close" if abs(error) <= CLOSE else "off"
+        return N_("within chance")
+    return N_("close") if abs(error) <= CLOSE else N_("off")
