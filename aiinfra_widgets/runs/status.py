@@ -51,9 +51,9 @@ def status(reader: RunReader) -> Status:
     newest = run.incarnations() - 1
     ticks = last_ticks(reader)
     if not run.manifest.exists():
-        return Status("interrupted", f"{run.path} was deleted or moved; its ranks end at their next look", ticks)
+        return Status("interrupted", N_(f"{run.path} was deleted or moved; its ranks end at their next look"), ticks)
     if newest < 0:
-        return Status("new", "nothing was launched yet", ticks, f"start it with: aiinfra resume {run.id}")
+        return Status("new", N_("nothing was launched yet"), ticks, N_(f"start it with: aiinfra resume {run.id}"))
     events = [e for e in reader.events if e["incarnation"] == newest]
     outcome = _outcome(reader, newest)
     if outcome is not None and (outcome["state"] != "relaunch" or _supervised(reader.kind("launching", "queued"))):
@@ -64,10 +64,10 @@ def status(reader: RunReader) -> Status:
     if errors or ended:
         return _broken(reader, newest, errors, ended, ticks)
     if not _supervised(launch) and _silence_s(reader, newest) > SILENT_S:
-        return _interrupted(reader, "the launcher is gone, and so are its ranks", ticks)
+        return _interrupted(reader, N_("the launcher is gone, and so are its ranks"), ticks)
     started = [e for e in events if e["kind"] == "segment"]
     if not started:
-        return Status("starting", "waiting for the ranks", ticks)
+        return Status("starting", N_("waiting for the ranks"), ticks)
     return _alive(reader, newest, events, ticks)
 
 
@@ -78,15 +78,17 @@ def _alive(reader: RunReader, newest: int, events: list[Event], ticks: dict[int,
     if silent:
         return _stalled(reader, silent, events, ticks)
     if held and held[-1] == "paused":
-        return Status("paused", "every node waits at the boundary", ticks, "resume")
+        return Status("paused", N_("every node waits at the boundary"), ticks, "resume")
     lost = [e for e in events if e["kind"] == "rank-lost"]
     if lost:
         names = ", ".join(str(n) for e in lost for n in e["lost"])
         return Status(
-            "degraded", f"node {names} died; the others went on at {reader.experiment.tick} {lost[-1]['tick']}", ticks
+            "degraded",
+            N_(f"node {names} died; the others went on at {reader.experiment.tick} {lost[-1]['tick']}"),
+            ticks,
         )
     nodes = max(len(active) - reader.asked.coordinators, 0)
-    return Status("running", f"{nodes} node{'s' if nodes != 1 else ''} at work", ticks)
+    return Status("running", N_(f"{nodes} nodes at work") if nodes != 1 else N_("1 node at work"), ticks)
 
 
 def _stalled(reader: RunReader, silent: dict[int, float], events: list[Event], ticks: dict[int, int]) -> Status:
@@ -94,12 +96,15 @@ def _stalled(reader: RunReader, silent: dict[int, float], events: list[Event], t
     pids = {e["by"]: e["pid"] for e in events if e["kind"] == "started"}
     stopped = [n for n in silent if _process_state(pids.get(n)) in {"stopped", "tracing-stop"}]
     who = stopped or sorted(silent)
-    names = f"node{'s' if len(who) > 1 else ''} {', '.join(map(str, who))}"
-    verb = "stand" if len(who) > 1 else "stands"
+    names = ", ".join(map(str, who))
     since, tick = max(silent[n] for n in who), max(ticks.get(n, 0) for n in who)
-    message = f"{names} {verb} still since {since:.0f} s, after {reader.experiment.tick} {tick}"
+    if len(who) > 1:
+        message = N_(f"nodes {names} stand still since {since:.0f} s, after {reader.experiment.tick} {tick}")
+    else:
+        message = N_(f"node {names} stands still since {since:.0f} s, after {reader.experiment.tick} {tick}")
     if stopped:
-        message += f" (process {', '.join(str(pids[n]) for n in stopped)} was stopped)"
+        processes = ", ".join(str(pids[n]) for n in stopped)
+        message = N_(f"{message} (process {processes} was stopped)")
     hint = f"kill -CONT {' '.join(str(pids[n]) for n in stopped)}" if stopped else "wait"
     return Status("stalled", message, ticks, f"{hint}, or stop the run")
 
@@ -125,18 +130,18 @@ def _ended_by_itself(reader: RunReader, outcome: dict[str, Any], ticks: dict[int
     state, tick = outcome["state"], outcome.get("tick")
     if state == "relaunch":
         return Status(
-            "starting", f"relaunching with {outcome['nodes']} nodes from {reader.experiment.tick} {tick}", ticks
+            "starting", N_(f"relaunching with {outcome['nodes']} nodes from {reader.experiment.tick} {tick}"), ticks
         )
     again = "" if state == "done" else resume_hint(reader)
-    return Status(state, outcome.get("message") or f"ended after {reader.experiment.tick} {tick}", ticks, again)
+    return Status(state, outcome.get("message") or N_(f"ended after {reader.experiment.tick} {tick}"), ticks, again)
 
 
 def _broken(reader: RunReader, newest: int, errors: list[Event], ended: list[Event], ticks: dict[int, int]) -> Status:
     if errors:
         first = errors[0]
-        where = f"node {first['by']}" + (
-            f" at {reader.experiment.tick} {first['tick']}" if first.get("tick") is not None else ""
-        )
+        where = N_(f"node {first['by']}")
+        if first.get("tick") is not None:
+            where = N_(f"node {first['by']} at {reader.experiment.tick} {first['tick']}")
         return Status("failed", f"{where}: {first['message']}", ticks, resume_hint(reader))
     last = ended[-1]
     if last["kind"] == "owner-gone-end":
@@ -152,8 +157,8 @@ def resume_hint(reader: RunReader) -> str:
     """Return how to go on from the last checkpoint, or say that there is none."""
     kept = latest_checkpoint_tick(reader)
     if kept is None:
-        return "no checkpoint was written; what was measured is kept; start a new run"
-    return f"resume at {reader.experiment.tick} {kept} with: aiinfra resume {reader.run.id}"
+        return N_("no checkpoint was written; what was measured is kept; start a new run")
+    return N_(f"resume at {reader.experiment.tick} {kept} with: aiinfra resume {reader.run.id}")
 
 
 def latest_checkpoint_tick(reader: RunReader) -> int | None:
