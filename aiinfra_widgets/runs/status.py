@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..texts import N_
 from .reader import Event, RunReader, last_ticks
 
 #: A node that has not reached a boundary for this long is named as stalled.

@@ -48,19 +48,16 @@ def _row(trials: Trials, claim: Claim, shown: bool) -> str:
     if shown:
         cells += [*_judged(trials, claim), f"<td>{verdict_html(trials.verdict(claim.id))}</td>"]
     else:
-        cells.append(
-            f'<td colspan="{len(HEAD) - len(cells) - 2}"><span class="aiinfra-none">{escape(tr("covered until you commit"))}</span></td>'
-        )
+        covered = f'<span class="aiinfra-none">{escape(tr("covered until you commit"))}</span>'
+        cells.append(f'<td colspan="{len(HEAD) - len(cells) - 2}">{covered}</td>')
     return f"<tr>{name}{''.join(cells)}</tr>"
 
 
 def _judged(trials: Trials, claim: Claim) -> list[str]:
     dims = trials.dimensions(claim.id)
+    found = told(dims.found)
     dimension = _mark(
-        dims.right,
-        told(dims.found)
-        if dims.right
-        else tr("{found}, not {expected}", found=told(dims.found), expected=told(dims.expected)),
+        dims.right, found if dims.right else tr("{found}, not {expected}", found=found, expected=told(dims.expected))
     )
     worked = claim.worked()
     off = [w for w in worked if not w.same]
@@ -74,9 +71,9 @@ def _judged(trials: Trials, claim: Claim) -> list[str]:
     groups = trials.verdict(claim.id).groups
     errors = []
     for which in ("claim_error", "right_error"):
-        found = [percent(getattr(g, which)) for g in groups]
+        far = [percent(getattr(g, which)) for g in groups]
         labels = " title='" + escape("; ".join(told(g.label) for g in groups if g.label), quote=True) + "'"
-        errors.append(f"<span{labels}>{escape(' / '.join(found))}</span>" if found else NOTHING)
+        errors.append(f"<span{labels}>{escape(' / '.join(far))}</span>" if far else NOTHING)
     belief = trials.beliefs.get(claim.id)
     you = NOTHING if belief is None else escape(belief_words(belief))
     return [
@@ -148,10 +145,11 @@ def answer_html(trials: Trials, claim: Claim, shown: bool) -> str:
     """Return what formula and right model say of the typed inputs; the latter only once the learner has committed."""
     dims, values = trials.dimensions(claim.id), trials.values(claim.id)
     says = told(dims.shown) if dims.shown else tr("nothing: unlike terms are added")
+    none = "" if shown else "aiinfra-none"
     right = escape(right_words(claim, values)) if shown else escape(tr("commit first"))
     return (
         f'<div class="aiinfra-big"><span>{escape(tr("Formula"))}</span><b>{escape(says)}</b></div>'
-        f'<div class="aiinfra-big"><span>{escape(tr(claim.right_name))}</span><b class="{"" if shown else "aiinfra-none"}">{right}</b></div>'
+        f'<div class="aiinfra-big"><span>{escape(tr(claim.right_name))}</span><b class="{none}">{right}</b></div>'
     )
 
 
