@@ -157,6 +157,9 @@ def _told(name: str, text: str) -> str:
                 plain + (values.get(field, "") if field is not None else "")
                 for plain, field, _, _ in Formatter().parse(translation)
             )
+    for sign in ("; ", ": "):  # sentences in a row, and a name before one
+        if sign in text:
+            return tr(sign).join(_told(name, piece) for piece in text.split(sign))
     return text
 
 

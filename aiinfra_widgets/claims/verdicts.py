@@ -154,13 +154,14 @@ def _opposite(says: Sequence[float], measured: Sequence[float]) -> bool:
 
 
 def _reason(group: Group) -> str:
-    what = f"{group.label[:1].upper()}{group.label[1:]}, it" if group.label else "It"
+    what = f"{group.label[:1].upper()}{group.label[1:]}: " if group.label else ""
     if math.isnan(group.claim_error):
-        return f"{what} says nothing that could be compared with what was measured."
-    text = f"{what} says {in_words(group.claim_error)}" + (", and goes the other way" if group.opposite else "")
-    return text + (
-        f"; the right model says {in_words(group.right_error)}." if not math.isnan(group.right_error) else "."
-    )
+        return what + "The claim says nothing that could be compared with what was measured."
+    far = in_words(group.claim_error)
+    text = f"{what}The claim says {far}, and goes the other way" if group.opposite else f"{what}The claim says {far}"
+    if math.isnan(group.right_error):
+        return text + "."
+    return f"{text}; the right model says {in_words(group.right_error)}."
 
 
 def in_words(error: float) -> str:
@@ -171,7 +172,8 @@ def in_words(error: float) -> str:
         return f"{error + 1:.2g} times what was measured"
     if abs(error) < 0.005:
         return "what was measured"
-    return f"{abs(error) * 100:.2g} % {'more' if error > 0 else 'less'} than was measured"
+    size = f"{abs(error) * 100:.2g} %"
+    return f"{size} more than was measured" if error > 0 else f"{size} less than was measured"
 
 
 def percent(error: float) -> str:

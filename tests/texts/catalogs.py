@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import io
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from babel.messages.catalog import Catalog
 from aiinfra_widgets.spec import _label
 from aiinfra_widgets.texts import DOMAIN, LOCALES
 
+WORDS = re.compile(r"(?<![{\w])[A-Za-z][a-z]+(?![\w}])")
 REPO = Path(__file__).resolve().parents[2]
 PACKAGE = REPO / "aiinfra_widgets"
 #: Of these calls, which arguments are texts, by place or by name.
@@ -43,6 +45,14 @@ TABLES = {"models/schedules.py": ("KINDS",)}
 TOLD = (
     "spec.py", "errors.py", "experiments/*/spec.py", "experiments/training/predict_memory.py", "models/rank_grid.py", "parallel/plan.py",
     "runs/control.py", "launch/session.py", "launch/pool.py", "machine/limits.py", "widgets/*.py", "claims/claim.py", "claims/units.py",
+)  # fmt: skip
+#: Where sentences are written down in English that a widget tells later: notes, causes, provenance, how a run ended. There, every
+#: literal of at least three words is a text.
+SAID = (
+    "bill.py", "experiments/*/predict.py", "experiments/*/explain.py", "experiments/*/distil.py", "experiments/*/bill.py",
+    "experiments/*/__init__.py", "experiments/*/rates.py", "experiments/serving/theory.py", "experiments/serving/service_time.py",
+    "experiments/scheduling/step_time.py", "planning/scale.py", "planning/scale_run.py", "ranks/runtime.py", "launch/supervisor.py",
+    "claims/verdicts.py", "claims/measure_*.py", "claims/rig.py", "claims/trials.py", "claims/units.py",
 )  # fmt: skip
 
 
@@ -70,7 +80,9 @@ def extract(root: Path = PACKAGE) -> dict[str, Text]:
 def texts_in(path: Path, name: str) -> Iterator[tuple[str, str]]:
     """Yield (one, many) of a file; many is "" where there is no plural. `name` is relative to the package."""
     tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
-    told = any(Path(name).match(p) and len(Path(name).parts) == len(Path(p).parts) for p in TOLD)
+    told = _is_one_of(name, TOLD)
+    if _is_one_of(name, SAID):
+        yield from ((t, "") for t in _sentences(tree))
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
             yield from _of_call(node)
@@ -83,6 +95,25 @@ def texts_in(path: Path, name: str) -> Iterator[tuple[str, str]]:
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             if any(isinstance(t, ast.Name) and t.id in TABLES.get(name, ()) for t in targets) and node.value:
                 yield from ((str(n.elts[0].value), "") for n in ast.walk(node.value) if _is_pair(n))  # type: ignore[attr-defined]
+
+
+def _is_one_of(name: str, patterns: tuple[str, ...]) -> bool:
+    return any(Path(name).match(p) and len(Path(name).parts) == len(Path(p).parts) for p in patterns)
+
+
+def _sentences(tree: ast.AST) -> Iterator[str]:
+    """Yield every literal of three words or more that is no docstring and no part of a larger one."""
+    inner = {
+        id(n) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for n in ast.walk(node) if n is not node
+    }
+    plain = {id(n.value) for n in ast.walk(tree) if isinstance(n, ast.Expr)}
+    for node in ast.walk(tree):
+        if id(node) not in inner | plain:
+            yield from (t for t in literals(node) if not isinstance(node, ast.IfExp) and _is_sentence(t))
+
+
+def _is_sentence(text: str) -> bool:
+    return len(WORDS.findall(text)) >= 3 and text.count(" ") >= 2 and "\n" not in text
 
 
 def _is_pair(node: ast.AST) -> bool:
