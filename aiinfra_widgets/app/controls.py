@@ -1,0 +1,195 @@
+"""Controls made from a Spec, by Panel: one field per knob with its range, unit and help; a wrong value says so in place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from html import escape
+from typing import Any
+
+import panel as pn
+import param
+
+from ..errors import LabError, SpecError
+from ..experiment import Experiment, Knob, Verb
+from ..texts import tr
+from ..widgets.actions import label
+from ..widgets.controls import (
+    LIVE_SIGN,
+    blame,
+    control_of,
+    plain_reason,
+    steps,
+    stop_text,
+    stride,
+    typed,
+)
+from ..widgets.state import Asked
+from . import parts
+
+
+class Field:
+    """One knob as a Panel widget with a line for messages; see `widgets.controls.Control`.
+
+    Args:
+        knob: What it sets.
+        value: Now.
+        changed: Called with the field and the new value, in the Spec's type, when a person changes it.
+        most: A tighter upper end than the Spec's, such as what this machine takes.
+        marked: Show which fields are live.
+    """
+
+    def __init__(
+        self,
+        knob: Knob,
+        value: Any,
+        changed: Callable[[Field, Any], None],
+        *,
+        most: float | None = None,
+        marked: bool = True,
+    ) -> None:
+        self.knob, self._changed, self._silent = knob, changed, False
+        self._most = min(x for x in (most, knob.high) if x is not None) if knob.high is not None or most else None
+        self.kind = control_of(knob, self._most)
+        self.control = self._make(value, knob.label + (f" {LIVE_SIGN}" if marked and knob.live else ""))
+        self.message = parts.html("", "message")
+        self.message.visible = False
+        #: What tells that a person is done: a slider only when it is let go.
+        self._when = "value_throttled" if self.kind in {"stops", "whole", "slider"} else "value"
+        self.control.param.watch(self._moved, self._when)
+        self.widget = parts.column("field", self.control, self.message)
+        self.widget.css_classes = ["field", f"knob-{knob.name}"]
+
+    def _make(self, value: Any, name: str) -> Any:
+        k, low, high = self.knob, self.knob.low or 0.0, self._most or 0.0
+        looks = {"name": name, "stylesheets": [parts.STYLE], **parts.WIDE}
+        help_ = k.help + ("" if k.kind == "bool" else " " + tr("Allowed: {allowed}.", allowed=k.allowed))
+        match self.kind:
+            case "switch":
+                return pn.widgets.Checkbox(value=value, **looks)
+            case "list":
+                return pn.widgets.Select(options=list(k.choices), value=value, description=help_, **looks)
+            case "stops":
+                stops = steps(low, high, value, whole=k.kind == "int")
+                return pn.widgets.DiscreteSlider(options={stop_text(k, s): s for s in stops}, value=value, **looks)
+            case "whole":
+                end, step = max(int(high), int(value)), int(k.step or 1)
+                return pn.widgets.IntSlider(start=int(low), end=end, value=value, step=step, **looks)
+            case "slider":
+                step = stride(k, low, high)
+                return pn.widgets.FloatSlider(start=low, end=high, value=value, step=step, format="0[.]000", **looks)
+        return pn.widgets.TextInput(value=typed(k, value), description=help_, **looks)
+
+    def value(self) -> Any:
+        """Return the value in the Spec's type.
+
+        Raises:
+            SpecError: What was typed cannot be read.
+        """
+        return self.knob.parse(self.control.value) if self.kind == "text" else self.control.value
+
+    def set(self, value: Any) -> None:
+        """Show `value` without telling anybody."""
+        shown = typed(self.knob, value) if self.kind == "text" else value
+        if self.control.value == shown:
+            return
+        self._silent = True
+        try:
+            if self.kind == "stops" and value not in self.control.values:
+                more = {**self.control.options, stop_text(self.knob, value): value}
+                self.control.options = dict(sorted(more.items(), key=lambda o: float(o[1])))
+            if self.kind == "whole" and value > self.control.end:
+                self.control.end = value
+            self.control.value = shown
+            if self._when == "value_throttled":  # or the same value, asked for again, would be no change
+                with param.edit_constant(self.control):
+                    self.control.value_throttled = shown
+        finally:
+            self._silent = False
+
+    def say(self, text: str, kind: str = "") -> None:
+        """Show a message under the control; kind is "", "wait", "good" or "bad"."""
+        parts.put(self.message, said(text, kind))
+        self.message.visible = bool(text)
+
+    def lock(self, locked: bool) -> None:
+        """Make it read-only, or give it back."""
+        if self.control.disabled != locked:
+            self.control.disabled = locked
+
+    def _moved(self, _: Any) -> None:
+        if self._silent:
+            return
+        try:
+            value = self.value()
+        except SpecError as error:
+            self.say(plain_reason(self.knob.name, str(error)), "bad")
+            return
+        self.say("")
+        self._changed(self, value)
+
+
+def said(text: str, kind: str) -> str:
+    """Return a message as HTML; "" for none."""
+    return f'<span class="aiinfra-say aiinfra-say-{kind}" role="status">{escape(text)}</span>' if text else ""
+
+
+def grouped(title: str, fields: Mapping[str, Field]) -> Any:
+    """Return one fold with the fields under the headings of their knobs; an empty column where there are none."""
+    groups: dict[str, list[Any]] = {}
+    for field in fields.values():
+        groups.setdefault(field.knob.group or tr("Other"), []).append(field.widget)
+    inside = [parts.column("group", parts.html(f"<h4>{escape(h)}</h4>"), *m) for h, m in groups.items()]
+    if not inside:
+        return parts.column("none")
+    return pn.Card(
+        *inside, title=title, collapsed=True, css_classes=["fold"], header_css_classes=["fold-head"],
+        stylesheets=[parts.STYLE], hide_header=False, **parts.WIDE,
+    )  # fmt: skip
+
+
+class Form:
+    """One verb of an experiment: its arguments, a button that asks, and a line for the answer."""
+
+    def __init__(self, verb: Verb, ask: Callable[[str, Mapping[str, Any]], Asked]) -> None:
+        self.verb, self._ask, self._asked = verb, ask, ""
+        knobs = verb.arguments.knobs()
+        self.fields = {n: Field(k, k.default, lambda *_: None, marked=False) for n, k in knobs.items()}
+        self.button = parts.button(label(verb), verb.help, self.submit)
+        self.message = parts.html("", "message")
+        self.root = parts.column("form", *(f.widget for f in self.fields.values()), self.button, self.message)
+
+    def submit(self) -> None:
+        """Ask with the values as they are; what is wrong is said under its field, or under the button."""
+        parts.put(self.message, "")
+        values: dict[str, Any] = {}
+        for name, field in self.fields.items():
+            try:
+                values[name] = field.value()
+                field.say("")
+            except SpecError as error:
+                field.say(plain_reason(name, str(error)), "bad")
+        if len(values) < len(self.fields):
+            return
+        try:
+            self._asked = self._ask(self.verb.name, values).id
+            parts.put(self.message, said(tr("Asked ..."), "wait"))
+        except LabError as error:
+            rest = blame(self.fields, str(error).removeprefix(f"{self.verb.name}: "))
+            parts.put(self.message, said(rest, "bad"))
+
+    def draw(self, asked: Sequence[Asked], tick: str, *, locked: bool) -> None:
+        """Show what became of the last request, once that is known, and whether anything may be asked now."""
+        for field in self.fields.values():
+            field.lock(locked)
+        if self.button.disabled != locked:
+            self.button.disabled = locked
+        found = next((a for a in asked if a.id == self._asked and a.answer), None)
+        if found is not None:
+            self._asked = ""
+            result = found.result(tick)
+            parts.put(self.message, said(result[:1].upper() + result[1:], "bad" if found.refused else "good"))
+
+
+def forms(exp: Experiment, ask: Callable[[str, Mapping[str, Any]], Asked]) -> list[Form]:
+    """Return a form for each verb that the experiment adds."""
+    return [Form(verb, ask) for verb in exp.verbs]
