@@ -11,8 +11,10 @@ from typing import Annotated, Any
 
 import typer
 
-from ..errors import SpecError
+from .options import Json, pairs
 from .plan import plan
+from .report import report
+from .serve import serve
 from .sweep import rerun, sweep
 from .trace import trace
 from .validate import validate
@@ -25,11 +27,12 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command()(plan)
+app.command()(serve)
 app.command()(sweep)
 app.command()(rerun)
+app.command()(report)
 app.command()(trace)
 app.command()(validate)
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, and nothing else there.")]
 
 
 @app.command()
@@ -89,7 +92,7 @@ def run(
 
         show.fields(exp)
         return
-    spec = exp.spec.make(_pairs([*(set_ or []), *([] if nodes is None else [f"nodes={nodes}"])]))
+    spec = exp.spec.make(pairs([*(set_ or []), *([] if nodes is None else [f"nodes={nodes}"])]))
     changes = parse_changes(exp, spec, change or [])
     from ..launch.session import Session
 
@@ -183,49 +186,6 @@ def runs_(
 
     rows = listing(runs or runs_folder())
     show.as_json(rows) if json_ else show.runs(rows)
-
-
-@app.command()
-def report(
-    notebook: Annotated[Path, typer.Argument(help="A lab, with a cell tagged `parameters`.")],
-    parameter: Annotated[
-        list[str] | None,
-        typer.Option(
-            "-p",
-            "--parameter",
-            metavar="NAME VALUE",
-            help="A parameter of the notebook (NAME=VALUE works too); repeatable.",
-        ),
-    ] = None,
-    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="New folder for the report.")] = Path(
-        "report"
-    ),
-    timeout: Annotated[float, typer.Option(help="Longest time for one cell, in seconds.")] = 600.0,
-    json_: Json = False,
-) -> None:
-    """Run a lab unattended: the executed notebook, one offline HTML file, and results.json."""
-    from ..reports.run import report as make
-    from . import show
-
-    done = make(notebook, _pairs(parameter or []), out, timeout_s=timeout, progress=show.counted("running"))
-    show.report(done, json_)
-    raise typer.Exit(0 if done.ok else 2)
-
-
-def _pairs(given: list[str]) -> dict[str, str]:
-    """Read key=value.
-
-    Raises:
-        SpecError: There is no "=", or a key twice with different values.
-    """
-    found: dict[str, str] = {}
-    for word in given:
-        key, sign, value = word.partition("=")
-        if not sign or not key:
-            raise SpecError(f"got {word!r}; write it as key=value")
-        if found.setdefault(key, value) != value:
-            raise SpecError(f"{key}: got {found[key]!r} and {value!r}; give it once")
-    return found
 
 
 def _started(path: Path, as_json: bool) -> None:

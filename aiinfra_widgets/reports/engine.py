@@ -32,10 +32,15 @@ KEY = "aiinfra"
 RUNNING, EXECUTED, FAILED, NOT_RUN = "running", "executed", "failed", "not run"
 MAX_SOCKET_PATH_CHARS = 80
 KILL_WAIT_S = 5.0
+STOPPED = "the report was stopped while the cell ran; nothing after it was run"
 log = logging.getLogger(__name__)
 log.addHandler(logging.NullHandler())
 
 Progress = Callable[[int, int, str], None]
+
+
+class WallTimeLimit(SystemExit):
+    """The whole notebook took longer than it may; a SystemExit, because an event loop keeps every other exception to itself."""
 
 
 def is_code(cell: nbformat.NotebookNode) -> bool:
@@ -140,7 +145,7 @@ class Execution:
                 self._fail("DeadKernelError", _obituary(kernel))
             except (KeyboardInterrupt, SystemExit) as stop:
                 self._hung = True
-                self._fail(type(stop).__name__, "the report was stopped while the cell ran; nothing after it was run")
+                self._fail(type(stop).__name__, str(stop) if isinstance(stop, WallTimeLimit) else STOPPED)
                 raise
             finally:
                 self._end(kernel, client)

@@ -61,7 +61,7 @@ def to_html(
     environment = Environment(
         loader=FileSystemLoader(PAGE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(moment=_moment, seconds=_seconds, gib=_gib)
+    environment.filters.update(moment=_moment, seconds=seconds, gib=_gib)
     page = environment.get_template("report.html.j2").render(
         title=title,
         summary=dict(summary) if summary else None,
@@ -202,7 +202,8 @@ def _moment(text: str) -> str:
     return datetime.fromisoformat(text).strftime("%Y-%m-%d %H:%M UTC")
 
 
-def _seconds(value: float | None) -> str:
+def seconds(value: float | None) -> str:
+    """Return a duration for a reader, "" for None."""
     if value is None:
         return ""
     if value < 1:

@@ -18,7 +18,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from ..errors import ReportError, StorageError
 from . import results as handed
-from .engine import EXECUTED, FAILED, KEY, NOT_RUN, Execution, Progress, is_code, is_marker, status_of
+from .engine import EXECUTED, FAILED, KEY, NOT_RUN, Execution, Progress, WallTimeLimit, is_code, is_marker, status_of
 from .html import heading, to_html
 from .parameters import check, effective, read_notebook
 from .privacy import scrub_data, scrubber
@@ -62,6 +62,7 @@ def report(
     *,
     timeout_s: float = CELL_TIMEOUT_S,
     start_timeout_s: float = START_TIMEOUT_S,
+    wall_s: float | None = None,
     progress: Progress | None = None,
     on_end: Callable[[int | None], None] | None = None,
 ) -> ReportResult:
@@ -76,6 +77,7 @@ def report(
         out: Folder, made if needed.
         timeout_s: For each cell; a cell that takes longer fails and the kernel is killed.
         start_timeout_s: For the kernel to answer.
+        wall_s: For the whole notebook; one that takes longer is ended in its cell and saved as failed. In the main thread only.
         progress: Called with (code cells done, of how many, first line of the next).
         on_end: Called with the kernel's process id once that process is gone, so that what it started can be told.
 
@@ -95,7 +97,7 @@ def report(
     started = datetime.now(UTC)
     trouble: BaseException | None = None
     try:
-        with _terminate_as_exit():
+        with _terminate_as_exit(wall_s):
             execution.run()
     except PapermillExecutionError:
         pass  # the failed cell says it better
@@ -107,7 +109,7 @@ def report(
     executed = execution.notebook if execution.notebook is not None else source
     wrapped = _wrap(executed, notebook, effective(source, given), given, started, trouble, files)
     result = _save(executed, wrapped, notebook, files, progress)
-    if trouble is not None and not isinstance(trouble, Exception):
+    if trouble is not None and not isinstance(trouble, Exception | WallTimeLimit):
         raise trouble
     return result
 
@@ -276,8 +278,8 @@ def _settle(executed: nbformat.NotebookNode) -> None:
 
 
 @contextmanager
-def _terminate_as_exit() -> Iterator[None]:
-    """While the notebook runs, SIGTERM raises SystemExit, so that the kernel is ended and the report saved."""
+def _terminate_as_exit(wall_s: float | None) -> Iterator[None]:
+    """While the notebook runs, SIGTERM and the end of `wall_s` raise SystemExit, so that the kernel is ended and the report saved."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -285,8 +287,16 @@ def _terminate_as_exit() -> Iterator[None]:
     def leave(number: int, frame: object) -> None:
         raise SystemExit(128 + number)
 
-    before = signal.signal(signal.SIGTERM, leave)
+    def overrun(number: int, frame: object) -> None:
+        raise WallTimeLimit(
+            f"the report took longer than its wall-time limit of {wall_s:g} s; nothing after this cell was run"
+        )
+
+    before = [(s, signal.signal(s, do)) for s, do in ((signal.SIGTERM, leave), (signal.SIGALRM, overrun))]
+    signal.setitimer(signal.ITIMER_REAL, wall_s or 0.0)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        for number, handler in before:
+            signal.signal(number, handler)
