@@ -10,7 +10,8 @@ import numpy as np
 from ..claims.claim import Claim, Evidence, Measurement
 from ..claims.units import said
 from ..texts import told, tr
-from .figures import CURVE_COLUMNS, POINT_COLUMNS, Axis, Chart, Columns, Key, axis_for, bk, canvas, follow, source
+from .figures import Axis, Chart, Columns, Key, axis_for, bk, canvas, follow, source
+from .figures_compared import CURVE_COLUMNS, POINT_COLUMNS
 from .theme import INK, INK_TAG, MEASURED, PAPER_TAG, PREDICTED, dress
 
 Array = np.ndarray[Any, np.dtype[np.float64]]

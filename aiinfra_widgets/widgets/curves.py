@@ -19,7 +19,8 @@ from ..experiment import Curve, Experiment, Spec
 from ..machine.profile import Machine
 from ..quantities import quantity, show
 from ..texts import told, tr
-from .figures import NAME_COLUMNS, Axis, Columns
+from .figures import Axis, Columns
+from .figures_compared import NAME_COLUMNS
 from .words import amount, said
 
 RELATIVE = ("speedup", "efficiency_frac")

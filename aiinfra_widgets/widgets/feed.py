@@ -24,13 +24,12 @@ from .figures import (
     Columns,
     axis_for,
     axis_of,
-    bars_chart,
-    curve_chart,
     falls_by_orders,
     parts_chart,
     series_chart,
 )
-from .series import Thinned, alone, upper
+from .figures_compared import bars_chart, curve_chart
+from .series import Thinned, upper
 from .state import Look
 
 #: A point of a derived quantity stands for at least so many ticks, and one look adds at most so many points, because
@@ -129,7 +128,7 @@ class Shown:
         if name == "parts" and self.total:
             return parts_chart(self.total, self.exp.parts, tick, data, self.axes[self.total])
         if name == "bars" and self.total:
-            return bars_chart(self.total, data, self.axes[self.total])
+            return bars_chart(self.total, self.exp.parts, data, self.axes[self.total])
         if name == "timeline" and self.exp.timeline and self.time:
             return timeline.timeline_chart(self.exp.timeline, data, self.time, tick)
         if plot := self.curves.get(name):
@@ -164,7 +163,6 @@ class Feed:
         self._seen_timeline: Any = None
         self._next_timeline_s = 0.0
         self._last_tick = self._last_s = 0.0
-        self._lonely: dict[str, bool] = {}
         self._tops: dict[str, float] = {}
         names = ("tick", self.shown.total, *self.exp.parts)
         self._parts = Thinned(names) if self.shown.total else None
@@ -260,21 +258,12 @@ class Feed:
             self.sink.put(chart, "series", whole, seen=known or None)
         elif added:
             self.sink.append(chart, "series", series.columns(added), whole)
-        if chart != "parts":
-            self._alone(chart, whole)
         self._tops[chart] = upper(whole[series.names[1]]) or 0.0
         values = whole[series.names[1]]
         if chart in QUANTITIES and falls_by_orders(chart):
             good = values[np.isfinite(values) & (values > 0)]
             if good.size:
                 self.sink.span(chart, float(f"{good.min() / 1.6:.1g}"), float(f"{good.max() * 1.6:.1g}"))
-
-    def _alone(self, chart: str, whole: Columns) -> None:
-        """Show the points between two gaps, where there are some."""
-        lonely = alone(whole["value"])
-        if lonely.any() or self._lonely.get(chart):
-            self.sink.put(chart, "alone", {k: v[lonely] for k, v in whole.items()})
-        self._lonely[chart] = bool(lonely.any())
 
     def _derived(self, name: str, rows: Any, segments: Mapping[int, Segment], axis: Axis) -> dict[str, Any]:
         """Ask the experiment for a quantity that no node reports, over stretches of a few ticks."""

@@ -16,9 +16,10 @@ from bokeh import models as _models
 from bokeh.plotting import figure
 
 from ..quantities import quantity
-from ..texts import N_, tr
-from .theme import INK, INK_TAG, MEASURED, PAPER_TAG, PREDICTED, dress, part_colour
-from .words import lowered, plural
+from ..texts import tr
+from .terms import WORDS
+from .theme import INK, INK_TAG, MEASURED, PREDICTED, dress, part_colour
+from .words import plural
 
 #: Bokeh's type hints lack several of its models and take arguments in another order than it does.
 bk: Any = _models
@@ -37,6 +38,7 @@ class Chart:
         label: What a screen reader says.
         title: In words, with what is drawn.
         keys: What the colours mean. The live view writes them; in a still figure they are its legend.
+        help: One sentence that explains what is drawn.
     """
 
     name: str
@@ -45,11 +47,12 @@ class Chart:
     label: str
     title: str
     keys: tuple[Key, ...] = ()
+    help: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One entry of a legend: `sign` is box, line, dash or dot.
+    """One entry of a legend: `sign` is box, line, dash, dot, ring, band, frame or diamond; `help` explains it in a sentence.
 
     `column` is what it draws of a source that several share, or that may hold gaps only: of zeros and gaps nothing is seen.
     """
@@ -59,6 +62,7 @@ class Key:
     colour: str
     renderers: tuple[Any, ...]
     column: str = ""
+    help: str = ""
 
     @property
     def source(self) -> str:
@@ -133,6 +137,22 @@ def source(data: Mapping[str, Columns], name: str, columns: Sequence[str]) -> An
     return bk.ColumnDataSource(data={c: given.get(c, []) for c in columns}, name=name)
 
 
+def part_key(name: str, renderer: Any, column: str = "") -> Key:
+    """Return the entry of a quantity that is a part, in its colour."""
+    q = quantity(name)
+    return Key(q.label, "box", part_colour(q.part), (renderer,), column, q.help)
+
+
+def measured_key(renderers: tuple[Any, ...], column: str = "") -> Key:
+    """Return the entry of what was measured: points."""
+    return Key(tr("Measured"), "dot", MEASURED, renderers, column, tr(WORDS["Measured"]))
+
+
+def predicted_key(renderers: tuple[Any, ...], column: str = "") -> Key:
+    """Return the entry of what was predicted: a line with its band."""
+    return Key(tr("Predicted"), "band", PREDICTED, renderers, column, tr(WORDS["Predicted"]))
+
+
 PREDICTED_COLUMNS = ("left", "right", "value", "low", "high")
 MARK_COLUMNS = ("tick", "text")
 
@@ -188,7 +208,7 @@ def parts_chart(total: str, parts: Sequence[str], tick: str, data: Mapping[str, 
     src = source(data, "series", ("tick", total, *parts))
     colours = [part_colour(quantity(p).part) for p in parts]
     areas = fig.varea_stack(list(parts), x="tick", source=src, color=colours)
-    line = fig.line("tick", total, source=src, line_color=INK, line_width=1, line_alpha=0.5)
+    line = fig.line("tick", total, source=src, line_color=INK, line_width=1, line_alpha=0.4)
     line.glyph.tags = [INK_TAG]
     predicted = _predicted(fig, data)
     mark_segments(fig, data)
@@ -196,28 +216,26 @@ def parts_chart(total: str, parts: Sequence[str], tick: str, data: Mapping[str, 
     tips = [(tr(tick).capitalize(), "@tick{0}"), (q.label, f"@{total}{{0.[000]}} {axis.unit}"), *rows]
     fig.add_tools(bk.HoverTool(renderers=[line], mode="vline", tooltips=tips))
     fig.xaxis.axis_label, fig.yaxis.axis_label = tr(tick).capitalize(), axis.label(q.label)
-    named = zip(parts, colours, areas, strict=True)
-    keys = [Key(quantity(p).label, "box", colour, (area,), p) for p, colour, area in named]
-    keys += [Key(q.label, "line", INK, (line,)), Key(tr("Predicted"), "band", PREDICTED, predicted)]
+    keys = [part_key(p, area, p) for p, area in zip(parts, areas, strict=True)] + [predicted_key(predicted)]
     empty = tr("The parts of each {tick} appear here, as it runs.", tick=tr(tick))
     return Chart(
         "parts",
         dress(fig),
         empty,
         tr("{quantity} over {ticks}", quantity=q.label, ticks=plural(tick)),
-        tr("{quantity} and its parts", quantity=q.label),
+        tr("{quantity}: measured parts", quantity=q.label),
         tuple(keys),
+        q.help,
     )
 
 
 def series_chart(name: str, tick: str, data: Mapping[str, Columns], axis: Axis, extra: str = "") -> Chart:
-    """Draw one quantity over ticks, with its prediction where there is one.
+    """Draw one quantity over ticks: measured points, and its prediction where there is one.
 
     Args:
         name: The quantity, which is also the chart's name.
         tick: What one tick is called.
-        data: Sources `series` (tick, value), `alone` (those between two gaps, which no line shows), `extra` (tick, value),
-            `predicted`, `marks`, and `span`.
+        data: Sources `series` (tick, value), `extra` (tick, value), `predicted`, `marks`, and `span`.
         axis: Of all of them.
         extra: A quantity in the same unit that is known at a few ticks only (held-out loss); drawn as points.
     """
@@ -226,22 +244,22 @@ def series_chart(name: str, tick: str, data: Mapping[str, Columns], axis: Axis, 
     more = {"y_axis_type": "log"} if log else {}
     fig = canvas(120, y_range=follow(data, 0.01 if log else 0, 10 if log else 1), **more)
     of = ("tick", "value")
-    line = fig.line(*of, source=source(data, "series", of), line_color=MEASURED, line_width=1.6)
-    fig.scatter(*of, source=source(data, "alone", of), size=4, fill_color=MEASURED, line_color=None)
+    src = source(data, "series", of)
+    points = fig.scatter(*of, source=src, size=3.5, fill_color=MEASURED, fill_alpha=0.75, line_color=None)
+    line = fig.line(*of, source=src, line_alpha=0)  # unseen: what the pointer finds between two points
     predicted = _predicted(fig, data)
     mark_segments(fig, data)
     value = f"@value{{{_digits(axis)}}} {axis.unit}".rstrip()
     place = (tr(tick).capitalize(), "@tick{0}")
     fig.add_tools(bk.HoverTool(renderers=[line], mode="vline", tooltips=[place, (q.label, value)]))
-    keys = [Key(tr("Measured"), "line", MEASURED, (line,)), Key(tr("Predicted"), "band", PREDICTED, predicted)]
+    keys = [measured_key((points,)), predicted_key(predicted)]
     if extra:
         dots = fig.scatter(
-            "tick", "value", source=source(data, "extra", ("tick", "value")), size=6, fill_color=MEASURED,
-            line_color="white", line_width=1,
+            "tick", "value", source=source(data, "extra", ("tick", "value")), size=8, fill_color=None,
+            line_color=MEASURED, line_width=1.8,
         )  # fmt: skip
-        dots.glyph.tags = [PAPER_TAG]
         fig.add_tools(bk.HoverTool(renderers=[dots], tooltips=[place, (quantity(extra).label, value)]))
-        keys = [keys[0], Key(quantity(extra).label, "dot", MEASURED, (dots,))]
+        keys.append(Key(quantity(extra).label, "ring", MEASURED, (dots,), help=quantity(extra).help))
     fig.xaxis.axis_label, fig.yaxis.axis_label = tr(tick).capitalize(), axis.label(q.label)
     fig.yaxis.ticker.desired_num_ticks = 4
     if axis.unit.endswith("/s"):
@@ -253,121 +271,9 @@ def series_chart(name: str, tick: str, data: Mapping[str, Columns], axis: Axis, 
         tr("{quantity} over {ticks}", quantity=q.label, ticks=plural(tick)),
         q.label,
         tuple(keys),
+        q.help,
     )
 
 
 def _digits(axis: Axis) -> str:
     return "0.[0]" if axis.unit.endswith("/s") else "0.[0000]"
-
-
-POINT_COLUMNS = ("at", "value", "low", "high", "text")
-CURVE_COLUMNS = ("at", "value", "low", "high")
-NAME_COLUMNS = ("at", "value", "text", "align", "shift", "lift")
-
-
-def curve_chart(name: str, of: str, swept: str, data: Mapping[str, Columns], x: Axis, y: Axis, *, whole: bool) -> Chart:
-    """Draw a quantity over a swept field: reference curves dashed, the model with its band, measured points with whiskers.
-
-    Args:
-        name: Of the chart.
-        of: The quantity.
-        swept: What the x axis is called.
-        data: Sources `model` (at, value, low, high), `references` (at, value; NaN between two curves),
-            `reference_names` (at, value, text, align, shift and lift in pixels), `points` (at, value, low, high, text),
-            `others` (at, value, text: of other setups); in the axes' units.
-        x, y: The axes.
-        whole: The swept field is a whole number.
-    """
-    q = quantity(of)
-    fig = canvas(180, y_range=follow(data, 0, {"speedup": 4, "efficiency_frac": 125}.get(of, 1)))
-    references = fig.line(
-        "at",
-        "value",
-        source=source(data, "references", ("at", "value")),
-        line_color=INK,
-        line_dash="5 4",
-        line_width=1.2,
-    )
-    references.glyph.tags = [INK_TAG]
-    fig.add_layout(
-        bk.LabelSet(
-            x="at", y="value", text="text", source=source(data, "reference_names", NAME_COLUMNS),
-            text_font_size="11px", text_color=INK, text_align="align", x_offset="shift", y_offset="lift",
-            level="underlay",  # a name never hides what was measured
-        )
-    )  # fmt: skip
-    model = source(data, "model", CURVE_COLUMNS)
-    band = fig.varea("at", "low", "high", source=model, fill_color=PREDICTED, fill_alpha=0.18)
-    line = fig.line("at", "value", source=model, line_color=PREDICTED, line_width=2.5)
-    others = fig.scatter(
-        "at", "value", source=source(data, "others", ("at", "value", "text")), size=8, fill_color=None, line_color=MEASURED,
-        line_alpha=0.45, line_width=1.5,
-    )  # fmt: skip
-    points = source(data, "points", POINT_COLUMNS)
-    bars = bk.Whisker(base="at", lower="low", upper="high", source=points, line_color=MEASURED, line_width=1.5)
-    bars.upper_head.size = bars.lower_head.size = 8
-    bars.upper_head.line_color = bars.lower_head.line_color = MEASURED
-    fig.add_layout(bars)
-    dots = fig.scatter("at", "value", source=points, size=9, fill_color=MEASURED, line_color="white", line_width=1)
-    dots.glyph.tags = [PAPER_TAG]
-    place = (swept, f"@at{{{'0' if whole else '0.[000]'}}} {x.unit}".rstrip())
-    value = f"@value{{0.00}} {y.unit}".rstrip()
-    fig.add_tools(
-        bk.HoverTool(renderers=[dots, others], tooltips=[(tr("Measured"), value), ("", "@text")]),
-        bk.HoverTool(renderers=[line], mode="vline", tooltips=[place, (tr("Model"), value)]),
-    )
-    keys = (
-        Key(tr("Measured"), "dot", MEASURED, (dots, others), "value"),
-        Key(tr("Model"), "band", PREDICTED, (line, band), "value"),
-    )  # a reference curve carries its own name
-    fig.xaxis.axis_label, fig.yaxis.axis_label = f"{swept} ({x.unit})" if x.unit else swept, y.label(q.label)
-    if whole:
-        fig.xaxis.ticker.min_interval = 1
-    fig.yaxis.ticker.desired_num_ticks = 5
-    relative = of in {"speedup", "efficiency_frac"}
-    settled = N_("{quantity} appears here once a segment has settled.")
-    empty = (
-        N_("{quantity} appears here once a segment has settled, if one node can do it too.") if relative else settled
-    )
-    empty = tr(empty, quantity=q.label)
-    title = q.label if relative else tr("{quantity} over {swept}", quantity=q.label, swept=lowered(swept))
-    return Chart(name, dress(fig), empty, tr("{quantity} over {swept}", quantity=q.label, swept=swept), title, keys)
-
-
-BAR_COLUMNS = ("row", "left", "right", "colour", "part", "shown")
-
-
-def bars_chart(total: str, data: Mapping[str, Columns], axis: Axis) -> Chart:
-    """Draw the parts of a tick side by side: one bar as predicted, one as measured.
-
-    Args:
-        total: The quantity that the parts add up to.
-        data: Source `bars` (row 1 predicted, row 0 measured; left and right end in the axis' unit; colour; part; shown).
-        axis: Of the bars.
-    """
-    q = quantity(total)
-    fig = canvas(180, y_range=bk.Range1d(-0.6, 1.6), x_range=_bars_range(data))
-    bars = fig.hbar(
-        y="row", left="left", right="right", height=0.62, source=source(data, "bars", BAR_COLUMNS),
-        fill_color="colour", line_color="white", line_width=1,
-    )  # fmt: skip
-    bars.glyph.tags = [PAPER_TAG]
-    fig.add_tools(bk.HoverTool(renderers=[bars], tooltips=[("", "@part"), ("", "@shown")]))
-    fig.yaxis.ticker = bk.FixedTicker(ticks=[0, 1])
-    fig.yaxis.major_label_orientation = 1.5708
-    fig.yaxis.major_label_overrides = {0: tr("Measured"), 1: tr("Predicted")}
-    fig.ygrid.grid_line_color = None
-    fig.xaxis.axis_label = axis.label(q.label)
-    empty = tr("Predicted and measured parts appear here once a segment has settled.")
-    return Chart(
-        "bars",
-        dress(fig),
-        empty,
-        tr("Parts of {quantity}", quantity=q.label),
-        tr("Where the {quantity} goes", quantity=q.label.lower()),
-    )
-
-
-def _bars_range(data: Mapping[str, Columns]) -> Any:
-    right = np.asarray(data.get("bars", {}).get("right", []), dtype=float)
-    return bk.Range1d(0, float(right.max()) * 1.05 if right.size else 10.0, name="follow")

@@ -80,13 +80,7 @@ class Live(anywidget.AnyWidget):
         self._ranges: dict[str, tuple[float, float]] = {}
         self._labels: dict[str, str] = {}
         self._batch: _Message | None = None
-        shown = [
-            {
-                "name": c.name, "item": bundle(c.figure, "")[FIGURE_MIME], "empty": c.empty, "label": c.label, "title": c.title,
-                "keys": [{"text": k.text, "sign": k.sign, "colour": k.colour, "source": k.source, "column": k.column} for k in c.keys],
-            }
-            for c in charts
-        ]  # fmt: skip
+        shown = [_described(c) for c in charts]
         super().__init__(charts=shown, classes=list(classes), bokeh_version=bokeh.__version__)
         self.on_msg(self._said)
 
@@ -160,6 +154,13 @@ class Live(anywidget.AnyWidget):
             self.send({"type": "bokehjs", "code": _bokehjs()})
         elif content.get("type") == "hello":
             self.replay()
+
+
+def _described(chart: Chart) -> dict[str, Any]:
+    """Return a chart as the page takes it: the Bokeh figure, its words, its legend."""
+    words = {k: getattr(chart, k) for k in ("name", "empty", "label", "title", "help")}
+    keys = [{k: getattr(key, k) for k in ("text", "sign", "colour", "source", "column", "help")} for key in chart.keys]
+    return {**words, "item": bundle(chart.figure, "")[FIGURE_MIME], "keys": keys}
 
 
 def _numeric(values: Any) -> bool:

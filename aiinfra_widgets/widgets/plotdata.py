@@ -12,9 +12,11 @@ from ..quantities import QUANTITIES, Value, quantity, show
 from ..runs.reader import Event, Segment
 from ..texts import N_, tr
 from .figures import Axis, Columns
-from .theme import part_colour
+from .figures_compared import BAR_COLUMNS
 from .words import difference
 
+#: How opaque a predicted bar is, beside a measured one of the same colour.
+PREDICTED_ALPHA = 0.35
 #: Share of the axis that one character of a mark takes, in a chart of full width.
 MARK_ROOM = 0.016
 
@@ -69,8 +71,8 @@ def is_beside(field: str, name: str) -> bool:
 
 
 def bars(comparison: Comparison | None, parts: Sequence[str], axis: Axis) -> Columns:
-    """Return the parts of one segment end to end: row 1 as predicted, row 0 as measured."""
-    columns: dict[str, list[Any]] = {c: [] for c in ("row", "left", "right", "colour", "part", "shown")}
+    """Return the parts of one segment end to end: row 1 as predicted, row 0 as measured; and for each part its own widths."""
+    columns: dict[str, list[Any]] = {c: [] for c in (*BAR_COLUMNS, *parts)}
     for row, side in ((1, N_("predicted")), (0, N_("measured"))):
         at = 0.0
         for part in parts:
@@ -79,16 +81,11 @@ def bars(comparison: Comparison | None, parts: Sequence[str], axis: Axis) -> Col
             if value is None or not value.value:
                 continue
             width = float(value.value) * axis.factor
-            q = quantity(part)
-            cells = (
-                float(row),
-                at,
-                at + width,
-                part_colour(q.part),
-                q.label,
-                tr("{value} {method}", value=show(part, value.value), method=tr(side)),
-            )
-            for column, cell in zip(columns, cells, strict=True):
+            method = tr("{value} {method}", value=show(part, value.value), method=tr(side))
+            shown = f"{quantity(part).label}: {method}"
+            cells = (float(row), at, at + width, part, shown, PREDICTED_ALPHA if row else 1.0)
+            widths = (width if part == p else 0.0 for p in parts)
+            for column, cell in zip(columns, (*cells, *widths), strict=True):
                 columns[column].append(cell)
             at += width
-    return {k: np.array(v, float) if k in {"row", "left", "right"} else v for k, v in columns.items()}
+    return {k: v if k in {"part", "shown"} else np.array(v, float) for k, v in columns.items()}

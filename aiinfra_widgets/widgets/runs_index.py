@@ -117,9 +117,7 @@ def _read(row: Listed) -> Told:
         name = reader.experiment.compared[0] if reader.experiment.compared else ""
         if best is None or not name:
             return Told(now.state, now.message, now.final, setup=setup)
-        return Told(
-            now.state, now.message, now.final, name, best.predicted, best.measured, best.relative_error, setup
-        )
+        return Told(now.state, now.message, now.final, name, best.predicted, best.measured, best.relative_error, setup)
     except (LabError, OSError, ValueError, KeyError) as error:
         return Told("unreadable", str(error), True)
 
@@ -127,7 +125,9 @@ def _read(row: Listed) -> Told:
 def _setup(reader: RunReader) -> str:
     """What was asked that is not the default, in words; the node count has a column of its own."""
     spec, knobs = reader.asked, reader.asked.knobs()
-    return ", ".join(with_label(k, v) for n, k in knobs.items() if n != "nodes" and (v := getattr(spec, n)) != k.default)
+    return ", ".join(
+        with_label(k, v) for n, k in knobs.items() if n != "nodes" and (v := getattr(spec, n)) != k.default
+    )
 
 
 def main_row(found: Sequence[Comparison]) -> Row | None:

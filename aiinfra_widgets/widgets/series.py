@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -87,12 +86,6 @@ def _means(rows: Array, size: int) -> Array:
     means = np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0)
     means[:, 0] = groups[:, -1, 0]
     return np.asarray(means)
-
-
-def alone(values: Any) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Return which values have no neighbour: a line through gaps does not show them."""
-    there = np.isfinite(np.concatenate([[math.nan], np.asarray(values, dtype=float), [math.nan]]))
-    return np.asarray(there[1:-1] & ~there[:-2] & ~there[2:])
 
 
 def upper(values: Any, pieces: int = 16, room: float = 1.9) -> float | None:

@@ -9,36 +9,40 @@ from collections.abc import Iterable
 from html import escape
 
 from ..quantities import quantity
-from ..texts import tr
+from ..texts import N_, tr
 
 #: Parts of a step, by `Quantity.part`: one colour each, whatever the quantity is called.
 PART_HELP = {
-    "compute": "Arithmetic: forward and backward passes, the optimiser, or serving a request.",
-    "data": "Fetching and preparing what is worked on.",
-    "communication": "Moving bytes between nodes.",
-    "wait": "Standing still until somebody else arrives.",
-    "bubble": "A pipeline stage that has nothing to do yet, or any more.",
-    "injected": "Delay that was added on purpose.",
-    "runtime": "What the lab itself costs: control and sampling.",
+    "compute": N_("Arithmetic: forward and backward passes, the optimiser, or serving a request."),
+    "data": N_("Fetching and preparing what is worked on."),
+    "communication": N_("Moving bytes between nodes."),
+    "wait": N_("Standing still until somebody else arrives."),
+    "bubble": N_("A pipeline stage that has nothing to do yet, or any more."),
+    "injected": N_("Delay that was added on purpose."),
+    "runtime": N_("What the lab itself costs: control and sampling."),
 }
 #: What stands beside numbers.
 WORDS = {
-    "Predicted": "What a model said before the run, from the setup and an earlier calibration: a line, with its band of uncertainty.",
-    "Measured": "What the ranks really took: points, with whiskers over the middle half or the 95 % interval.",
-    "Published": "What others measured and published, on their machines: diamonds.",
-    "measured": "Read from a clock or a counter on this machine.",
-    "modelled": "Worked out from a model, with what was measured on this machine put in.",
-    "assumed": "A price, a yearly average or a default that nobody measured here.",
-    "Segment": "A stretch of a run in which nothing was changed: the unit of comparison.",
-    "Error": "Predicted against measured: (predicted - measured) / measured.",
-    "Verdict": "Within the band: the model's own range covers it. Within chance: the measurement is too short to tell. Close: within 20 %.",
+    "Predicted": N_(
+        "What a model said before the run, from the setup and an earlier calibration: a line, with its band of uncertainty."
+    ),
+    "Measured": N_("What the ranks really took: points, with whiskers over the middle half or the 95 % interval."),
+    "Published": N_("What others measured and published, on their machines: diamonds."),
+    "measured": N_("Read from a clock or a counter on this machine."),
+    "modelled": N_("Worked out from a model, with what was measured on this machine put in."),
+    "assumed": N_("A price, a yearly average or a default that nobody measured here."),
+    "Segment": N_("A stretch of a run in which nothing was changed: the unit of comparison."),
+    "Error": N_("Predicted against measured: (predicted - measured) / measured."),
+    "Verdict": N_(
+        "Within the band: the model's own range covers it. Within chance: the measurement is too short to tell. Close: within 20 %."
+    ),
 }
 
 
 def term_html(name: str) -> str:
     """Return a quantity's label, with its colour where it is a part, and its explanation at the pointer."""
     q = quantity(name)
-    return dot_html(q.part) + explained_html(tr(q.label), tr(q.help))
+    return dot_html(q.part) + explained_html(q.label, q.help)
 
 
 def word_html(word: str) -> str:
@@ -64,9 +68,7 @@ def piece_html(name: str, percent: float, says: str) -> str:
 
 def glossary_html(names: Iterable[str]) -> str:
     """Return a folded list of these quantities, and of the words beside numbers, each with its sentence."""
-    rows = [
-        (dot_html(quantity(n).part) + escape(tr(quantity(n).label)), tr(quantity(n).help)) for n in dict.fromkeys(names)
-    ]
+    rows = [(dot_html(quantity(n).part) + escape(quantity(n).label), quantity(n).help) for n in dict.fromkeys(names)]
     rows += [(escape(tr(w)), tr(h)) for w, h in WORDS.items()]
     items = "".join(f"<dt>{head}</dt><dd>{escape(text)}</dd>" for head, text in rows)
     return f'<details class="aiinfra-glossary"><summary>{escape(tr("What the words mean"))}</summary><dl>{items}</dl></details>'

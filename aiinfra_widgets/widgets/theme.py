@@ -1,8 +1,8 @@
 """One visual language: colours, fonts and sizes of every figure and table of the lab.
 
 A part of a step has the same colour everywhere. Predicted is a line with a band, measured are points with whiskers,
-published are diamonds; so colour is never the only cue. The palette is that of Okabe and Ito (2008), chosen for
-colour-blind readers; `tests/widgets/test_theme.py` simulates the three kinds of colour blindness on it.
+published are diamonds; so colour is never the only cue. `tests/widgets/test_widgets_theme.py` simulates the three kinds of
+colour blindness on the palette, and measures its contrast with light and dark paper.
 """
 
 from __future__ import annotations

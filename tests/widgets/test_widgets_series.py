@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiinfra_widgets.widgets.series import Thinned, alone, upper
+from aiinfra_widgets.widgets.series import Thinned, upper
 
 
 @given(st.lists(st.integers(1, 70), min_size=1, max_size=30), st.sampled_from([2, 8, 20]))
@@ -64,12 +64,6 @@ def test_the_axis_ignores_a_hiccup_and_shows_a_stretch() -> None:
     assert upper(hiccup) == upper(calm)
     assert upper(stretch) > 100
     assert upper([np.nan]) is None
-
-
-def test_a_value_between_two_gaps_is_found() -> None:
-    nan = np.nan
-    assert alone([1.0, nan, 2.0, nan, 3.0, 4.0, nan]).tolist() == [True, False, True, False, False, False, False]
-    assert alone([]).tolist() == []
 
 
 def test_the_axis_shows_nearly_every_value_of_a_series_that_is_mostly_nothing() -> None:

@@ -88,7 +88,7 @@ def test_a_part_that_is_zero_everywhere_is_neither_in_the_legend_nor_in_the_tabl
     parts = {p: [0.0, 0.0] for p in exp.parts} | {"compute_time_s": [1.0, 2.0]}
     chart = Shown(exp).chart("parts", {"series": {"tick": [1, 2], "step_time_s": [1.0, 2.0], **parts}})
     [legend] = still(chart).legend
-    assert [item.label.value for item in legend.items] == ["Compute", "Step time"]
+    assert [item.label.value for item in legend.items] == ["Compute"]
     recorded.segment()
     recorded.steps(40)
     html = detail_html(exp, [compare(exp, s) for s in recorded.reader().segments()])

@@ -44,6 +44,15 @@ function make(tag, name, ...children) {
   return el;
 }
 
+// A word that explains itself when pointed at.
+function explained(el, help) {
+  if (!help) return el;
+  el.classList.add("aiinfra-term");
+  el.dataset.help = help;
+  el.setAttribute("aria-description", help);
+  return el;
+}
+
 function skin(doc, el) {
   const css = getComputedStyle(el);
   const get = (name, otherwise) => css.getPropertyValue(name).trim() || otherwise;
@@ -76,11 +85,11 @@ class Chart {
     this.el.className = "aiinfra-chart aiinfra-chart-" + this.spec.name;
     this.el.setAttribute("role", "img");
     this.el.setAttribute("aria-label", this.spec.label);
-    const head = make("figcaption", "aiinfra-chart-head", make("b", "", this.spec.title));
+    const head = make("figcaption", "aiinfra-chart-head", explained(make("b", "", this.spec.title), this.spec.help));
     for (const key of this.spec.keys) {
       const sign = make("i", "aiinfra-key aiinfra-key-" + key.sign);
       sign.style.setProperty("--key", key.colour);
-      const entry = make("span", "", sign, key.text);
+      const entry = make("span", "", sign, explained(make("span", "", key.text), key.help));
       entry.dataset.source = key.source;
       entry.dataset.column = key.column; // a column of zeros explains nothing
       entry.hidden = true;
