@@ -114,14 +114,16 @@ class Folder:
         self._move(path, target)
         return target
 
-    def recover(self) -> list[str]:
-        """Tidy up after a batch that was killed; return what was done, one sentence for each.
+    def recover(self) -> tuple[list[str], dict[str, int]]:
+        """Tidy up after a batch that was killed; return what was done, one sentence for each, and how often each half was tried.
 
         What its reports left running is ended, a report that was whole but for the last step is kept, halves are put aside.
         """
-        said = []
+        said, attempts = [], {}
         for half in sorted(p for p in self.under_way.iterdir() if p.is_dir()):
-            ended = end_marked(str((read_json(half / "job.json") or {}).get("mark", "")))
+            job = read_json(half / "job.json") or {}
+            attempts[half.name] = int(job.get("attempt", 1))
+            ended = end_marked(str(job.get("mark", "")))
             if ended:
                 said.append(f"{half.name}: {ended} processes of it were still there, and were ended")
             if read_json(half / "outcome.json") and not (self.reports / half.name).exists():
@@ -134,7 +136,7 @@ class Folder:
         said += [
             f"{p.name}: has no outcome, so it is not whole{_kept(self.put_aside(p), self.root)}" for p in sorted(torn)
         ]
-        return said
+        return said, attempts
 
     def _move(self, here: Path, there: Path) -> None:
         try:

@@ -42,7 +42,7 @@ class Running:
         self._mark, self._killed = uuid.uuid4().hex, False
         asked = {
             "notebook": str(job.notebook.absolute()), "given": dict(job.given), "cell_s": job.cell_s, "wall_s": job.wall_s,
-            "pdf": pdf, "mark": self._mark,
+            "pdf": pdf, "mark": self._mark, "attempt": attempt,
         }  # fmt: skip
         write_json(self.path / "job.json", asked)
         with (self.path / "log.txt").open("w") as log:

@@ -39,7 +39,8 @@ def key_results(results: Mapping[str, Any] | None) -> list[dict[str, Any]]:
         things = [i for i in items if isinstance(i, Mapping)]
         chosen = [i for i in things if i.get("chosen")] or things
         for number, thing in enumerate(chosen):
-            at = _called(thing, number, chosen[number - 1] if number else None, name)
+            at = _called(thing, chosen[number - 1] if number else None, name)
+            at = at if len(chosen) == 1 or "setup" in thing or "id" in thing else f"{number + 1}: {at}"
             found += _numbers(results, thing, f"{name}/{at}", at)
             if isinstance(thing.get("verdict"), str):
                 found.append((0, _row(f"{name}/{at}", at, "Verdict", word=thing["verdict"])))
@@ -97,8 +98,8 @@ def _main(results: Mapping[str, Any], quantities: Mapping[str, Any]) -> list[str
     return [n for n in wanted if n in quantities and isinstance(quantities[n], Mapping)][:MOST]
 
 
-def _called(thing: Mapping[str, Any], number: int, before: Mapping[str, Any] | None, list_name: str) -> str:
-    """Return what a thing is called: its name, what changed in its settings, or its number."""
+def _called(thing: Mapping[str, Any], before: Mapping[str, Any] | None, list_name: str) -> str:
+    """Return what a thing is called: its name, or its nodes and what changed in its settings."""
     for name in NAMES:
         if isinstance(thing.get(name), str) and thing[name]:
             return str(thing[name])
@@ -109,8 +110,8 @@ def _called(thing: Mapping[str, Any], number: int, before: Mapping[str, Any] | N
         old = before.get("spec") if before else None
         changed = [k for k in spec if isinstance(old, Mapping) and k in old and old[k] != spec[k] and k != "nodes"]
         words = [_nodes(thing.get("nodes", spec.get("nodes"))), *(f"{k}={spec[k]}" for k in changed[:2])]
-        return f"{number + 1}: " + ", ".join(w for w in words if w)
-    return f"{list_name} {number + 1}"
+        return ", ".join(w for w in words if w)
+    return list_name
 
 
 def _nodes(count: Any) -> str:

@@ -112,8 +112,8 @@ def plan(path: Path, machine: Machine) -> Plan:
     for job in jobs:
         if job.id in seen:
             problems.append(
-                f"{job.where}: the report {job.id!r} is asked for at {seen[job.id].where} already; "
-                "give one of them another `name:`"
+                f"{job.where}: a report {job.id!r} is asked for at {seen[job.id].where} already; "
+                "give one of the two another `name:`"
             )
         seen.setdefault(job.id, job)
     if len(jobs) > MAX_JOBS:
@@ -252,7 +252,7 @@ def _id(name: str, varied: Mapping[str, Any]) -> str:
     words = [name, *(f"{k}={v if not isinstance(v, list | dict) else json.dumps(v)}" for k, v in varied.items())]
     whole = "-".join(words)
     plain = NOT_IN_A_NAME.sub("_", whole).strip("._-") or "report"
-    if plain == whole and len(plain) <= MAX_ID_CHARS:
+    if len(plain) <= MAX_ID_CHARS:
         return plain
     return f"{plain[: MAX_ID_CHARS - 9]}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
 

@@ -94,17 +94,20 @@ class _Batch:
         starts = before.get("starts", [])
         for start in starts:
             start.setdefault("ended", "killed")
-        self.starts = [*starts, {"started_at": now()}]
+        self.starts: list[dict[str, Any]] = [*starts, {"started_at": now()}]
         previous = options.previous or earlier(folder.root, plan.title, self.starts[0]["started_at"])
         self.record = Record(plan, folder, previous, self.starts)
 
     def run(self) -> dict[str, Any]:
         """Go through all reports once; a signal ends it early, with everything kept or put aside."""
         self.say(f"{len(self.plan.jobs)} reports of {self.plan.path.name}, at most {self.options.at_once} at a time")
-        for told in self.folder.recover():
-            self.say(told)
+        told, self.attempts = self.folder.recover()
+        for line in told:
+            self.say(line)
         waiting = [job for job in self.plan.jobs if self._wanted(job)]
         whole = len(self.plan.jobs) - len(waiting)
+        if not waiting and len(self.starts) > 1:
+            self.starts.pop()  # nothing is made, so it is no start
         if whole:
             self.say(f"{whole} of {len(self.plan.jobs)} reports are there already")
         if advice := self.admission.advice(waiting):
@@ -122,8 +125,9 @@ class _Batch:
                 else:
                     time.sleep(LOOK_S)
         finally:
+            cut = bool(waiting or self.running)
             self._stop()
-        state = INTERRUPTED if self.signals else self._state()
+        state = INTERRUPTED if cut else self._state()
         self.starts[-1] |= {"ended_at": now(), "ended": state}
         self.say(f"the batch is {state}")
         return self._write(state)
@@ -133,7 +137,7 @@ class _Batch:
         outcome = self.folder.outcome(job.id)
         if outcome is None:
             return True
-        self.attempts[job.id] = int(outcome.get("attempt") or 1)
+        self.attempts[job.id] = max(self.attempts.get(job.id, 0), int(outcome.get("attempt") or 1))
         why = ""
         if outcome.get("digest") != job.digest:
             why = "its notebook or its parameters have changed since it was made"
