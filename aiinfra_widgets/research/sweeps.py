@@ -108,6 +108,8 @@ class Sweep:
             good = [float(v) for v in mine[mine["settled"].fillna(False)]["measured"].dropna()]
             reasons = rows[rows["state"] != "done"]["reason"].dropna().tolist()
             expected = mine["predicted"].dropna().tolist()
+            if not good and not reasons and len(rows):
+                reasons = [f"too short to settle: more {self.experiment.tick}s are needed before anything is compared"]
             found.append(
                 {
                     **{f: getattr(first.spec, f) for f in self.factors}, "runs": len(good),
