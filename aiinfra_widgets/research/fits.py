@@ -270,7 +270,7 @@ class _Solver:
         value, low, high = value * factor, low * factor, high * factor
         if at_low and at_high:
             return Estimate(
-                p.name, None, shown[1], shown[2], p.help, p.unit, "the points agree with every value that is possible"
+                p.name, None, low, high, p.help, p.unit, "the points agree with every value that is possible"
             )
         return Estimate(p.name, value, low, high, p.help, p.unit)
 

@@ -14,8 +14,8 @@ import pytest
 from aiinfra_widgets.research.sweeps import Sweep, plan_sweep
 
 MARK = "AIINFRA_RESEARCH_TEST"
-#: Seconds of load, in windows of 50 ms: more than settle, and enough for a median.
-SERVICE = {"duration_s": 1.2, "window_s": 0.05, "mean_service_s": 0.005, "arrival_rate_per_s": 60}
+#: Seconds of load, in windows of 40 ms: more than settle, and enough for a median.
+SERVICE = {"duration_s": 1.8, "window_s": 0.04, "mean_service_s": 0.005, "arrival_rate_per_s": 60}
 
 
 def of_this_test(value: str) -> list[psutil.Process]:
