@@ -34,7 +34,7 @@ CONNECTED = """() => { const c = window.jupyterapp?.shell?.currentWidget?.sessio
 NOT_RUN = """() => [...window.jupyterapp.shell.currentWidget.content.widgets]
     .filter(c => c.model.type === 'code' && c.model.sharedModel.source.trim() && c.model.executionCount == null).length"""
 #: The data of every Bokeh source in the page, by name; `n` is how many points it holds.
-POINTS = """name => { const all = window.__aiinfra_bokeh ? window.Bokeh.documents : [];
+POINTS = """name => { const all = window.Bokeh?.documents ?? [];
     return all.flatMap(d => [...d._all_models.values()]).filter(m => m.type === 'ColumnDataSource' && m.name === name)
       .map(m => Object.fromEntries(Object.entries(m.data).map(([k, v]) => [k, Array.from(v)]))) }"""
 
