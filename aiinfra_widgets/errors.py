@@ -96,5 +96,6 @@ def near(name: str, known: Iterable[str]) -> str:
     likeness = [difflib.SequenceMatcher(None, c, asked).ratio() for c in close]  # best first
     close = [c for c, ratio in zip(close, likeness, strict=True) if ratio > likeness[0] - MUCH_LESS_LIKE]
     if close:
-        return "did you mean " + " or ".join(repr(folded[c]) for c in close) + "?"
+        these = " or ".join(repr(folded[c]) for c in close)
+        return f"did you mean {these}?"
     return "known: " + (", ".join(names) if names else "none")

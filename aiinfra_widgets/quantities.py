@@ -13,10 +13,12 @@ from functools import cache
 from typing import Any, Literal
 
 from .errors import UnknownNameError, near
-from .texts import ENGLISH, language, tr
+from .texts import ENGLISH, N_, language, tr
 
 Shape = Literal["number", "distribution", "curve", "series", "intervals"]
 Method = Literal["measured", "modelled", "assumed", "published"]
+#: The words for where a number comes from.
+METHODS = (N_("measured"), N_("modelled"), N_("assumed"), N_("published"))
 Better = Literal["lower", "higher", "neither"]
 #: How the values of several nodes in one tick become one: `max` is "the slowest node", `first` any node (all equal).
 Combine = Literal["max", "mean", "sum", "first"]
@@ -307,6 +309,16 @@ def _scaled(value: float, steps: tuple[tuple[float, str], ...], suffix: str = ""
     return f"{value / scale:.3g} {prefix}{suffix}".rstrip()
 
 
+def _dollars(value: float) -> str:
+    """Two digits behind the point, two that count where it is less than a cent, a millionth of a dollar below that."""
+    size = abs(value)
+    if size >= 0.01 or size == 0:
+        return f"${value:,.2f}"
+    if size >= 1e-5:
+        return f"${value:.{1 - math.floor(math.log10(size))}f}"
+    return f"{value * 1e6:.2g} µ$"
+
+
 def show(name_or_unit: str, value: float | None) -> str:
     """Return `value` for a person: three digits, a human unit, "not known" for None.
 
@@ -329,14 +341,16 @@ def show(name_or_unit: str, value: float | None) -> str:
         return _scaled(value, _IEC)
     if unit == "frac":
         return f"{value * 100:.3g} %"
-    if unit in {"flop", "flop/s", "B/s"} or unit.endswith("/s"):
+    if unit in {"flop", "flop/s", "B/s"}:
         return _scaled(value, _SI, unit)
+    if unit.endswith("/s"):  # 34.9k samples/s: a prefix belongs to a number, not to a word
+        return f"{_scaled(value, _SI).replace(' ', '')} {unit}"
     if unit in {"J", "W", "gCO2e", "g"}:
-        big = abs(value) >= 1000
-        return "0 " + unit if value == 0 else _scaled(value, _SI if big else _SMALL, unit)
+        word = unit.replace("gCO2e", "g CO\u2082e")
+        return f"0 {word}" if value == 0 else _scaled(value, _SI if abs(value) >= 1000 else _SMALL, word)
     if unit == "USD":
-        return f"${value:,.2f}" if abs(value) >= 1 or value == 0 else f"${value:.3g}"
-    return f"{value:.4g}" + ("" if unit in {"1", ""} else f" {unit}" if unit != "x" else "×")
+        return _dollars(value)
+    return (f"{value:.4g}" if abs(value) >= 1 else f"{value:.3g}") + ("" if unit in {"1", ""} else f" {unit}" if unit != "x" else "×")
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,10 @@ DOMAIN = "aiinfra"
 #: Where JupyterLab keeps the language that a person chose in its menu, below the folder of user settings.
 JUPYTERLAB = Path("@jupyterlab", "translation-extension", "plugin.jupyterlab-settings")
 
+#: A text with placeholders that does not begin with a word of its own is recognised by at least so many letters: "{low} to {high}"
+#: would be found in many sentences.
+LETTERS = 7
+
 _lock = threading.Lock()
 _chosen = ""
 
@@ -171,7 +175,8 @@ def _patterns(name: str) -> tuple[tuple[re.Pattern[str], list[str], str], ...]:
         pieces = list(Formatter().parse(key)) if isinstance(key, str) and "{" in key else []
         fields = [field for _, field, _, _ in pieces if field is not None]
         words = "".join(plain for plain, *_ in pieces)
-        if not fields or len(fields) != len(set(fields)) or not re.search(r"[a-z]{2}", words):
+        letters = len(re.findall(r"[^\W\d_]", words))
+        if not fields or len(fields) != len(set(fields)) or letters < (3 if key[0].isalpha() else LETTERS):
             continue
         text = "".join(re.escape(plain) + ("(.*?)" if field is not None else "") for plain, field, _, _ in pieces)
         found.append((len(words), re.compile(text), fields, translation))

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ModelInputError, SpecError, UnknownNameError, near
+from ..texts import N_
 from . import units
 from .units import Dimensions
 
@@ -145,7 +146,7 @@ class Measurement:
     low: float
     high: float
     n: int
-    interval: str = "quartiles"
+    interval: str = N_("quartiles")
     setting: Mapping[str, float] = field(default_factory=dict)
     label: str = ""
     judged: bool = True

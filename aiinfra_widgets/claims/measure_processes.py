@@ -8,13 +8,14 @@ from contextlib import ExitStack
 
 import numpy as np
 
+from ..texts import N_
 from .claim import Evidence
 from .measure_link import transfer_s
 from .rig import Clock, Worker, cores, pipeline, timed, workers
 from .worker import BLOCK, compute
 
 #: Computing and transfer: how the two are done.
-WAYS = ("one after the other", "overlapped")
+WAYS = (N_("one after the other"), N_("overlapped"))
 #: About how long is computed in that.
 WORK_S = 0.06
 #: Rounds of the worker's hash in one task; measured, not assumed, how long that takes.
@@ -118,7 +119,9 @@ def measure_held_cores(budget_s: float) -> Evidence:
             for worker in crew:
                 worker.tell(share, each)
             answers = [worker.hear() for worker in crew]
-            points.append(timed(share, [used / wall for used, wall in answers], interval="quartiles over processes"))
+            points.append(
+                timed(share, [used / wall for used, wall in answers], interval=N_("quartiles over processes"))
+            )
     method = (
         f"{have} processes hold the {have} cores that there are, so all is allocated. Each computes 10, 25 or 50 % of the "
         f"time for {each:.2g} s; the operating system says how much processor time they used."

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ProbeError
+from ..texts import N_
 from .claim import Curve, Evidence, Measurement
 
 WORKER = Path(__file__).with_name("worker.py")
@@ -46,7 +47,7 @@ def mean_of(at: float, samples: Sequence[float], **more: Any) -> Measurement:
     means = [float(np.mean(b)) for b in np.array_split(np.asarray(samples, dtype=float), 10) if len(b)]
     middle = float(np.mean(samples))
     half = T_TEN * float(np.std(means, ddof=1)) / len(means) ** 0.5 if len(means) > 1 else float("inf")
-    return Measurement(at, middle, middle - half, middle + half, len(samples), "95 % interval", **more)
+    return Measurement(at, middle, middle - half, middle + half, len(samples), N_("95 % interval"), **more)
 
 
 def cores() -> int:

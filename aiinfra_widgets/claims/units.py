@@ -11,6 +11,7 @@ from typing import Any
 
 from ..errors import SpecError
 from ..quantities import show
+from ..texts import N_
 
 #: The units of the claims, as pint reads definitions. Its own list makes a bit a plain number, and then a size over a number would
 #: pass for a size; here information, requests and arithmetic are dimensions.
@@ -47,8 +48,9 @@ task = 1
 _TYPED = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*([A-Za-z%\u00b5 /*\u00b7]{0,40}?)\s*")
 #: By base unit, how the dimension is called.
 _CALLED = {
-    "s": "a time", "B": "a size", "B/s": "a data rate", "m": "a length", "1": "a plain number", "request/s": "requests per time",
-    "flop": "an amount of arithmetic", "flop/s": "arithmetic per time", "1/s": "a rate",
+    "s": N_("a time"), "B": N_("a size"), "B/s": N_("a data rate"), "m": N_("a length"),
+    "1": N_("a plain number"), "request/s": N_("requests per time"),
+    "flop": N_("an amount of arithmetic"), "flop/s": N_("arithmetic per time"), "1/s": N_("a rate"),
 }  # fmt: skip
 _EXAMPLES = {
     "s": "24 h", "B": "10 GB", "B/s": "1 Gbit/s", "m": "100 km", "1": "4", "request/s": "100 request/s", "flop": "2 Tflop",
@@ -99,7 +101,7 @@ def pint_unit(unit: str) -> str:
 
 
 def called(dimensionality: Mapping[str, float]) -> str:
-    """Return a dimension in words: "a time", or "length x time / information" where it has no name."""
+    """Return a dimension in words: N_("a time"), or "length x time / information" where it has no name."""
     for unit, word in _CALLED.items():
         if registry().parse_units(pint_unit(unit)).dimensionality == dimensionality:
             return word

@@ -9,17 +9,18 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ..texts import N_
 from .claim import Claim, Evidence, Measurement
 
 Word = Literal["refuted", "holds in part", "close", "holds here", "unclear", "not tested"]
 #: By word: a class of the style sheet, and a sign that says it without colour.
 SIGNS: dict[Word, tuple[str, str]] = {
-    "refuted": ("far", "\u2715"),
-    "holds in part": ("near", "\u25d0"),
-    "close": ("near", "\u2248"),
-    "holds here": ("good", "\u2713"),
-    "unclear": ("none", "?"),
-    "not tested": ("none", "\u2013"),
+    N_("refuted"): ("far", "\u2715"),
+    N_("holds in part"): ("near", "\u25d0"),
+    N_("close"): ("near", "\u2248"),
+    N_("holds here"): ("good", "\u2713"),
+    N_("unclear"): ("none", "?"),
+    N_("not tested"): ("none", "\u2013"),
 }
 #: A median error up to the first is agreement, up to the second is close.
 HOLDS, CLOSE = 0.10, 0.25

@@ -140,10 +140,10 @@ def _ended_by_itself(reader: RunReader, outcome: dict[str, Any], ticks: dict[int
 def _broken(reader: RunReader, newest: int, errors: list[Event], ended: list[Event], ticks: dict[int, int]) -> Status:
     if errors:
         first = errors[0]
-        where = N_(f"node {first['by']}")
+        message = N_(f"node {first['by']}: {first['message']}")
         if first.get("tick") is not None:
-            where = N_(f"node {first['by']} at {reader.experiment.tick} {first['tick']}")
-        return Status("failed", f"{where}: {first['message']}", ticks, resume_hint(reader))
+            message = N_(f"node {first['by']} at {reader.experiment.tick} {first['tick']}: {first['message']}")
+        return Status("failed", message, ticks, resume_hint(reader))
     last = ended[-1]
     if last["kind"] == "owner-gone-end":
         return _interrupted(reader, last["message"], ticks)

@@ -203,17 +203,19 @@ class Field:
 
 def plain_reason(name: str, text: str) -> str:
     """Return an error's text without the field's own name before it, since it stands under the field."""
-    lines = [told(line).removeprefix(f"{name}: ") for line in text.splitlines() if line.strip()]
-    return "; ".join(lines)
+    head = re.compile(rf"{re.escape(name)}(: |\uff1a)")  # the second is the colon of Chinese texts
+    return tr("; ").join(head.sub("", told(line), count=1) for line in text.splitlines() if line.strip())
 
 
 def blame(fields: Mapping[str, Control], text: str) -> str:
     """Show each line of a SpecError under the field that it names, fields by their labels; return the lines that name none."""
     rest = []
     labels = {n: f.knob.label for n, f in fields.items() if "_" in n}
-    for line in map(told, text.splitlines()):
-        name, sign, reason = line.partition(":")
-        line = name + sign + re.sub(r"\w+", lambda word: labels.get(word[0], word[0]), reason)
+    for line in text.splitlines():
+        name = line.partition(":")[0]
+        said = told(line)
+        start = len(name) if said.startswith(name) else 0
+        line = said[:start] + re.sub(r"\w+", lambda word: labels.get(word[0], word[0]), said[start:], flags=re.ASCII)
         if name in fields:
             fields[name].say(plain_reason(name, line), "bad")
         else:

@@ -20,6 +20,7 @@ from babel.messages.catalog import Catalog
 from aiinfra_widgets.spec import _label
 from aiinfra_widgets.texts import DOMAIN, LOCALES
 
+HEADER = "# PROJECT: its texts in another language. Brought up to date by `make texts`; see docs/translating.md.\n#"
 WORDS = re.compile(r"(?<![{\w])[A-Za-z][a-z]+(?![\w}])")
 REPO = Path(__file__).resolve().parents[2]
 PACKAGE = REPO / "aiinfra_widgets"
@@ -46,10 +47,16 @@ TOLD = (
     "spec.py", "errors.py", "experiments/*/spec.py", "experiments/training/predict_memory.py", "models/rank_grid.py", "parallel/plan.py",
     "runs/control.py", "launch/session.py", "launch/pool.py", "machine/limits.py", "widgets/*.py", "claims/claim.py", "claims/units.py",
 )  # fmt: skip
+#: What stands in pieces: the words before a list of names in an error, and what parts sentences in a row.
+MORE = {
+    "known: {names}": "aiinfra_widgets/errors.py",
+    "; ": "aiinfra_widgets/texts.py",
+    ": ": "aiinfra_widgets/texts.py",
+}
 #: Where sentences are written down in English that a widget tells later: notes, causes, provenance, how a run ended. There, every
 #: literal of at least three words is a text.
 SAID = (
-    "bill.py", "experiments/*/predict.py", "experiments/*/explain.py", "experiments/*/distil.py", "experiments/*/bill.py",
+    "errors.py", "bill.py", "experiments/*/predict.py", "experiments/*/explain.py", "experiments/*/distil.py", "experiments/*/bill.py",
     "experiments/*/__init__.py", "experiments/*/rates.py", "experiments/serving/theory.py", "experiments/serving/service_time.py",
     "experiments/scheduling/step_time.py", "planning/scale.py", "planning/scale_run.py", "ranks/runtime.py", "launch/supervisor.py",
     "claims/verdicts.py", "claims/measure_*.py", "claims/rig.py", "claims/trials.py", "claims/units.py",
@@ -74,6 +81,8 @@ def extract(root: Path = PACKAGE) -> dict[str, Text]:
             entry = found.setdefault(one, Text(one, many))
             entry.many = entry.many or many
             entry.places.add(place)
+    for one, place in MORE.items():
+        found[one] = Text(one, places={place})
     return found
 
 
@@ -124,6 +133,8 @@ def _of_call(node: ast.Call) -> Iterator[tuple[str, str]]:
     name = ast.unparse(node.func).rpartition(".")[2]
     if name not in DECLARED:
         return
+    if name == "Verb" and node.args:  # a verb is shown by its name
+        yield from ((verb.replace("_", " ").replace("-", " ").capitalize(), "") for verb in literals(node.args[0]))
     named = {k.arg: k.value for k in node.keywords}
     wanted = [node.args[a] if isinstance(a, int) and a < len(node.args) else named.get(str(a)) for a in DECLARED[name]]
     said = [literals(w) for w in wanted if w is not None]
@@ -132,6 +143,10 @@ def _of_call(node: ast.Call) -> Iterator[tuple[str, str]]:
         return
     for texts in said:
         yield from ((t, "") for t in texts if t)
+    if name == "Timeline":
+        from aiinfra_widgets.widgets.words import english_plural
+
+        yield from ((english_plural(t), "") for t in literals(named.get("bars")))
 
 
 def _of_class(node: ast.ClassDef) -> Iterator[tuple[str, str]]:
@@ -194,9 +209,9 @@ def read(language: str) -> Catalog:
 def renewed(old: Catalog, texts: dict[str, Text]) -> Catalog:
     """Return a catalog of exactly these texts, with the translations of the old one; new ones are empty."""
     new = Catalog(
-        locale=old.locale, domain=DOMAIN, project="aiinfra lab", version="", fuzzy=False, header_comment=old.header_comment,
-        creation_date=old.creation_date, revision_date=old.revision_date, last_translator="the aiinfra lab maintainers",
-        language_team="the aiinfra lab maintainers", msgid_bugs_address="", copyright_holder="",
+        locale=old.locale, domain=DOMAIN, project="aiinfra lab", version="1", fuzzy=False, header_comment=HEADER,
+        creation_date=old.creation_date, revision_date=old.creation_date, last_translator="the aiinfra lab maintainers",
+        language_team="the aiinfra lab maintainers", msgid_bugs_address="none", copyright_holder="the aiinfra lab maintainers",
     )  # fmt: skip
     for text in texts.values():
         key = (text.one, text.many) if text.many else text.one

@@ -11,6 +11,7 @@ from ...experiment import Curve, Experiment, Spec, Timeline
 from ...machine.profile import Machine
 from ...models.schedules import KINDS
 from ...quantities import Prediction, Value
+from ...texts import N_
 from .spec import TrainingSpec
 
 
@@ -69,7 +70,7 @@ class Training(Experiment):
         step = float(one["step_time_s"][0])
         serial = 1 - float(one["compute_time_s"][0]) / step
         base, n = float(one["samples_per_s"][0]), np.asarray(values, dtype=float) / least
-        return {"ideal": base * n, f"Amdahl, {serial:.0%} serial": base * amdahl_speedup(n, serial)}
+        return {N_("ideal"): base * n, N_(f"Amdahl, {serial:.0%} serial"): base * amdahl_speedup(n, serial)}
 
     def derive(self, spec: Spec, machine: Machine, measured: Mapping[str, Value], elapsed_s: float) -> dict[str, Value]:
         """Return throughput from the measured step time, and the bill of the segment so far."""
