@@ -80,9 +80,7 @@ class Lab:
 
     # --- what a person or a script does -------------------------------------------------------------------------
     def commit(self, value: float) -> None:
-        """Commit to your own prediction of the main quantity (training: the step time), in base units, before the
-        model's is revealed; it is kept in the ledger.
-        """
+        """Commit to your prediction of the main quantity, in base units, before the model's; the ledger keeps it."""
         self.state.commit(value)
         self._redraw()
 
