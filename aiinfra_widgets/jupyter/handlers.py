@@ -128,6 +128,8 @@ class AskHandler(Handler):
             reader = RunReader(RunDir(runs_folder() / run))
             try:
                 return ask_now(Session(), reader, typed, wait_s=ANSWER_S, by="sidebar")
+            except LabError as error:  # refused before it was asked; for whoever asked that is the same
+                return {"run": run, "kind": "refused", "reason": str(error)}
             finally:
                 self.board.stale()
 

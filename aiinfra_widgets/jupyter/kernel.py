@@ -17,4 +17,6 @@ def load_ipython_extension(shell: Any) -> None:
     manager = getattr(thread, "manager", None)
     if stream is None or manager is None or getattr(manager, "_shell_socket", None) is not stream.socket:
         return
-    manager._shell_socket = stream  # used for one thing only: `send_multipart`, in the thread that the stream belongs to
+    manager._shell_socket = (
+        stream  # used for one thing only: `send_multipart`, in the thread that the stream belongs to
+    )

@@ -15,14 +15,14 @@ export async function launcher(app, ILauncher, palette, lab, about) {
 
   const open = async ({ name, fresh }) => {
     const found = await lab.ask("labs", { name, fresh: fresh === true });
-    await app.commands.execute("docmanager:open", { path: found.path, factory: "Notebook" });
+    const widget = await app.commands.execute("docmanager:open", { path: found.path, factory: "Notebook" });
     if (found.made) {
       lab.apputils.Notification.success(t("Copied to {path}", { path: found.path }), { autoClose: 4000 });
     } else {
       const again = { label: t("Start over with a fresh copy"), callback: () => void run({ name, fresh: true }) };
       lab.apputils.Notification.info(t("Your copy of the lab is open."), { autoClose: 6000, actions: [again] });
     }
-    return found.path;
+    return widget; // the launcher gives its place to it, as with its other cards
   };
   const run = (args) => open(args).catch((error) => {
     lab.apputils.Notification.error(error.message, { autoClose: false });
