@@ -85,10 +85,13 @@ class Book:
         names: dict[str, Any] = {"__name__": "__main__", "display": stage.show}
         blocks: list[Block] = []
         for number, cell in enumerate(self.cells, 1):
+            tags = cell.metadata.get("tags", [])
+            if "parameters" in tags and blocks and blocks[-1].kind == "text":
+                del blocks[-1]  # it speaks of the settings below it, which a page does not show
             if cell.cell_type == "markdown":
                 text = safe_markdown(cell.source, self.path.parent, cell.get("attachments"))
                 blocks.append(Block(str(text)))
-            elif cell.cell_type == "code" and RESULTS_TAG not in cell.metadata.get("tags", []):
+            elif cell.cell_type == "code" and RESULTS_TAG not in tags:
                 blocks += self._cell(cell.source, number, names, stage)
         live = [b.part for b in blocks if b.part]
         if not any(p.name == "root" for p in live):

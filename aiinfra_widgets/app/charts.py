@@ -41,10 +41,11 @@ PAPERS = {
 }
 
 
-def skin(figure: Any, paper: Paper, zoom: float = ZOOM) -> None:
-    """Give a figure the colours of a paper and larger type; colours of data stay."""
+def skin(figure: Any, paper: Paper, zoom: float = ZOOM) -> list[Any]:
+    """Give a figure the colours of a paper and larger type; colours of data stay. Return the models it is made of."""
+    models = list(figure.references())
     figure.frame_height = round(figure.frame_height * zoom)
-    for model in figure.references():
+    for model in models:
         if isinstance(model, bk.Axis):
             model.update(
                 axis_label_text_color=paper.soft, major_label_text_color=paper.soft, axis_line_color=paper.rule,
@@ -62,6 +63,7 @@ def skin(figure: Any, paper: Paper, zoom: float = ZOOM) -> None:
         for tag, colour in ((INK_TAG, paper.soft), (PAPER_TAG, paper.paper)):
             if tag in model.tags and "line_color" in model.properties():
                 model.line_color = colour
+    return models
 
 
 class Card:
@@ -69,16 +71,17 @@ class Card:
 
     def __init__(self, chart: Chart, seen: bool, paper: Paper) -> None:
         self.chart, self._sent = chart, None
-        skin(chart.figure, paper)
-        found = chart.figure.select({"type": bk.ColumnDataSource})
-        self.sources = {s.name: s for s in found if s.name}
-        self._range = next((m for m in chart.figure.select({"type": bk.Range1d}) if m.name == "follow"), None)
+        models = skin(chart.figure, paper)
+        self.sources = {m.name: m for m in models if isinstance(m, bk.ColumnDataSource) and m.name}
+        self._range = next((m for m in models if isinstance(m, bk.Range1d) and m.name == "follow"), None)
         self._follow = True
         chart.figure.on_event(events.Reset, lambda _: self._reset())
-        self.head, self.empty = parts.html(), parts.html(f'<p class="aiinfra-empty">{escape(chart.empty)}</p>')
-        self.pane = pn.pane.Bokeh(chart.figure, sizing_mode="stretch_width", margin=0)
+        self.head = parts.html("", "chart-top")
+        self.empty = parts.html(f'<p class="chart-empty">{escape(chart.empty)}</p>', "chart-over")
+        figure = pn.pane.Bokeh(chart.figure, **parts.WIDE)
+        self.figure = parts.column("figure", figure)
         self.root = pn.Column(
-            self.head, self.empty, self.pane, sizing_mode="stretch_width", margin=0,
+            self.head, self.figure, self.empty, sizing_mode="stretch_width", margin=0,
             css_classes=["chart", f"chart-{chart.name}"], stylesheets=[parts.STYLE],
         )  # fmt: skip
         self.see(seen)
@@ -87,7 +90,10 @@ class Card:
     def see(self, seen: bool | None) -> None:
         """True shows the figure, False what to do to see one; None leaves it."""
         if seen is not None:
-            self.empty.visible, self.pane.visible = not seen, seen
+            parts.show(self.empty, not seen)
+            classes = ["figure"] if seen else ["figure", "blank"]
+            if self.figure.css_classes != classes:
+                self.figure.css_classes = classes
 
     def caption(self) -> None:
         """Write the title, and what the colours that are drawn mean."""

@@ -50,14 +50,24 @@ class Field:
         self.knob, self._changed, self._silent = knob, changed, False
         self._most = min(x for x in (most, knob.high) if x is not None) if knob.high is not None or most else None
         self.kind = control_of(knob, self._most)
-        self.control = self._make(value, knob.label + (f" {LIVE_SIGN}" if marked and knob.live else ""))
-        self.message = parts.html("", "message")
-        self.message.visible = False
-        #: What tells that a person is done: a slider only when it is let go.
-        self._when = "value_throttled" if self.kind in {"stops", "whole", "slider"} else "value"
-        self.control.param.watch(self._moved, self._when)
-        self.widget = parts.column("field", self.control, self.message)
-        self.widget.css_classes = ["field", f"knob-{knob.name}"]
+        self._name = knob.label + (f" {LIVE_SIGN}" if marked and knob.live else "")
+        self._value, self._said, self._locked = value, ("", ""), False
+        self._built: Any = None
+
+    @property
+    def widget(self) -> Any:
+        """Its place on the page, made when it is asked for: of some sixty fields most stay in a fold that nobody opens."""
+        if self._built is None:
+            self.control = self._make(self._value, self._name)
+            self.control.disabled = self._locked
+            self.message = parts.html("", "message")
+            #: What tells that a person is done: a slider only when it is let go.
+            self._when = "value_throttled" if self.kind in {"stops", "whole", "slider"} else "value"
+            self.control.param.watch(self._moved, self._when)
+            self._built = parts.column("field", self.control, self.message)
+            self._built.css_classes = ["field", f"knob-{self.knob.name}"]
+            self.say(*self._said)
+        return self._built
 
     def _make(self, value: Any, name: str) -> Any:
         k, low, high = self.knob, self.knob.low or 0.0, self._most or 0.0
@@ -85,12 +95,15 @@ class Field:
         Raises:
             SpecError: What was typed cannot be read.
         """
+        if self._built is None:
+            return self._value
         return self.knob.parse(self.control.value) if self.kind == "text" else self.control.value
 
     def set(self, value: Any) -> None:
         """Show `value` without telling anybody."""
+        self._value = value
         shown = typed(self.knob, value) if self.kind == "text" else value
-        if self.control.value == shown:
+        if self._built is None or self.control.value == shown:
             return
         self._silent = True
         try:
@@ -108,12 +121,15 @@ class Field:
 
     def say(self, text: str, kind: str = "") -> None:
         """Show a message under the control; kind is "", "wait", "good" or "bad"."""
-        parts.put(self.message, said(text, kind))
-        self.message.visible = bool(text)
+        self._said = (text, kind)
+        if self._built is not None:
+            parts.put(self.message, said(text, kind))
+            parts.show(self.message, bool(text))
 
     def lock(self, locked: bool) -> None:
         """Make it read-only, or give it back."""
-        if self.control.disabled != locked:
+        self._locked = locked
+        if self._built is not None and self.control.disabled != locked:
             self.control.disabled = locked
 
     def _moved(self, _: Any) -> None:
@@ -134,17 +150,24 @@ def said(text: str, kind: str) -> str:
 
 
 def grouped(title: str, fields: Mapping[str, Field]) -> Any:
-    """Return one fold with the fields under the headings of their knobs; an empty column where there are none."""
-    groups: dict[str, list[Any]] = {}
-    for field in fields.values():
-        groups.setdefault(field.knob.group or tr("Other"), []).append(field.widget)
-    inside = [parts.column("group", parts.html(f"<h4>{escape(h)}</h4>"), *m) for h, m in groups.items()]
-    if not inside:
+    """Return one fold with the fields under the headings of their knobs, made when it is opened first."""
+    if not fields:
         return parts.column("none")
-    return pn.Card(
-        *inside, title=title, collapsed=True, css_classes=["fold"], header_css_classes=["fold-head"],
-        stylesheets=[parts.STYLE], hide_header=False, **parts.WIDE,
+    fold = pn.Card(
+        title=title, collapsed=True, css_classes=["fold"], header_css_classes=["card-header", "fold-head"],
+        stylesheets=[parts.STYLE], **parts.WIDE,
     )  # fmt: skip
+
+    def fill(_: Any) -> None:
+        groups: dict[str, list[Any]] = {}
+        for field in fields.values() if not fold.objects else ():
+            groups.setdefault(field.knob.group or tr("Other"), []).append(field.widget)
+        if groups:
+            heads = {h: parts.html(f"<h4>{escape(h)}</h4>") for h in groups}
+            fold.objects = [parts.column("group", heads[h], *m) for h, m in groups.items()]
+
+    fold.param.watch(fill, "collapsed")
+    return fold
 
 
 class Form:

@@ -31,9 +31,11 @@ def column(name: str, *children: Any, **more: Any) -> Any:
     return pn.Column(*children, css_classes=[name], stylesheets=[STYLE], **WIDE, **more)
 
 
-def grid(name: str, *children: Any) -> Any:
-    """Return children that the style sheet lays out side by side, by the class `name`."""
-    return pn.FlexBox(*children, css_classes=[name], stylesheets=[STYLE], **WIDE)
+def show(item: Any, yes: bool) -> None:
+    """Show or hide by a class: what lays out a grid would win over Bokeh's own way."""
+    classes = [c for c in item.css_classes if c != "hidden"] + ([] if yes else ["hidden"])
+    if item.css_classes != classes:
+        item.css_classes = classes
 
 
 def card(number: str, title: str, *children: Any) -> Any:

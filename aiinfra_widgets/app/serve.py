@@ -77,8 +77,8 @@ def page(book: Book, blocks: list[Block]) -> Any:
             skin(figure, PAPERS[theme])
             found.add_panel(name, pn.pane.Bokeh(figure, sizing_mode="stretch_width"))
     words = {
-        "text": tr("Text"), "theme": tr("Dark or light"), "text_tip": tr("Show or hide the text between the panels (T)"),
-        "theme_tip": tr("Switch between dark and light (D)"), "lost": tr("The connection is lost; reload this page when the lab runs again."),
+        "text": tr("Text"), "theme": tr("Dark or light"), "text_tip": tr("Show or hide the text (T)"),
+        "theme_tip": tr("Switch between dark and light (D)"), "lost": tr("The connection is lost; reload this page."),
     }  # fmt: skip
     for key, value in {"blocks": shown, "heading": book.title, "theme": theme, "words": words}.items():
         found.add_variable(key, value)

@@ -52,7 +52,12 @@ class View(Presenter):
         self.buttons = self._buttons()
         self.forms = forms(self.exp, lambda verb, given: self.state.ask(verb=verb, arguments=given))
         self.root = parts.column(
-            "lab", self.parts["header"], self.parts["failure"], self._predict_card(), self._run_card()
+            "lab",
+            self.parts["header"],
+            self.parts["meters"],
+            self.parts["failure"],
+            self._predict_card(),
+            self._run_card(),
         )
         self.comparison = self._compare_card()
 
@@ -94,25 +99,25 @@ class View(Presenter):
             stylesheets=[parts.STYLE], css_classes=["guess"], margin=0, width=260,
         )  # fmt: skip
         self.guess.param.watch(lambda _: self.act("commit"), "enter_pressed")
-        row = parts.grid("row", self.guess, self.buttons["commit"])
+        row = parts.column("row", self.guess, self.buttons["commit"])
         answer = parts.column("answer", ask, row, self.parts["guess_say"])
-        self.asking = parts.grid("asking", parts.column("setup", parts.grid("fields", *first), rest, mark), answer)
-        self.told = parts.grid("told", self.parts["summary"], self.parts["reveal"], self.buttons["again"])
+        self.asking = parts.column("asking", parts.column("setup", parts.column("fields", *first), rest, mark), answer)
+        self.told = parts.column("told", self.parts["summary"], self.parts["reveal"], self.buttons["again"])
         return parts.card("1", tr("Predict"), self.asking, self.told)
 
     def _run_card(self) -> Any:
-        bar = parts.grid("row", *(self.buttons[n] for n in ("run", "pause", "checkpoint", "stop", "resume")))
+        bar = parts.column("row", *(self.buttons[n] for n in ("run", "pause", "checkpoint", "stop", "resume")))
         knobs = parts.column("knobs", *(self.live[n].widget for n in self._in_sight))
         more = grouped(tr("More that can change"), {n: f for n, f in self.live.items() if n not in self._in_sight})
         verbs = [parts.html(f"<h4>{escape(tr('Actions'))}</h4>"), *(f.root for f in self.forms)] if self.forms else []
         side = parts.column("side", knobs, more, *verbs, self.parts["ranks"], self.parts["log"])
-        charts = parts.grid("charts", *(self.sheet.cards[n].root for n in self.shown.live))
-        return parts.card("2", tr("Run and change"), bar, parts.grid("body", side, charts))
+        charts = parts.column("charts", *(self.sheet.cards[n].root for n in self.shown.live))
+        return parts.card("2", tr("Run and change"), bar, parts.column("body", side, charts))
 
     def _compare_card(self) -> Any:
-        charts = parts.grid("charts", *(self.sheet.cards[n].root for n in self.shown.compared))
+        charts = parts.column("charts", *(self.sheet.cards[n].root for n in self.shown.compared))
         p = self.parts
-        return parts.card("3", tr("Compare"), p["table"], p["watched"], charts, p["detail"], p["meters"])
+        return parts.card("3", tr("Compare"), p["table"], p["watched"], charts, p["detail"])
 
     # --- how a part is changed ----------------------------------------------------------------------------------
     def put(self, part: str, text: str) -> None:
@@ -122,8 +127,7 @@ class View(Presenter):
     def show(self, part: str, yes: bool) -> None:
         """Show or hide a part or a button."""
         found = {**self.parts, **self.buttons, "asking": self.asking, "told": self.told}[part]
-        if found.visible != yes:
-            found.visible = yes
+        parts.show(found, yes)
 
     def button(self, name: str, *, locked: bool, text: str = "", tip: str = "") -> None:
         """Lock a button, and change its text or tip."""
