@@ -10,6 +10,7 @@ from ..experiment import Experiment
 from ..quantities import Value, quantity, show
 from ..texts import N_, told, tr, trn
 from .header import refusal_html
+from .terms import term_html, word_html
 from .words import difference, plural
 
 #: Older segments than this many are folded.
@@ -34,10 +35,11 @@ def comparison_html(exp: Experiment, found: Sequence[Comparison], guess: float |
     if not found:
         return _empty(tr("Nothing to compare yet. Each configuration that runs long enough becomes a row here."))
     head = "".join(
-        f"<th{css}>{escape(t)}</th>"
+        f"<th{css}>{t}</th>"
         for t, css in (
-            (tr("Segment"), ""), (tr("Configuration"), ""), (plural(exp.tick).capitalize(), ' class="n"'), (tr("Predicted"), ' class="n"'),
-            (tr("Measured"), ' class="n"'), (tr("Error"), ' class="n"'), (tr("Verdict"), ""),
+            (word_html("Segment"), ""), (escape(tr("Configuration")), ""), (escape(plural(exp.tick).capitalize()), ' class="n"'),
+            (word_html("Predicted"), ' class="n"'), (word_html("Measured"), ' class="n"'), (word_html("Error"), ' class="n"'),
+            (word_html("Verdict"), ""),
         )
     )  # fmt: skip
     rows = [_segment(exp, found, i, guess if i == 0 else None) for i in range(len(found) - 1, -1, -1)]
@@ -137,11 +139,12 @@ def _segment(exp: Experiment, found: Sequence[Comparison], i: int, guess: float 
 
 
 def _quantity(row: Row) -> str:
-    q = quantity(row.quantity)
-    dot = f'<i class="aiinfra-dot" style="background:var(--aiinfra-{q.part})"></i>' if q.part else ""
+    measured = row.measured
+    doubt = measured is not None and measured.value is not None and measured.method != "measured"
+    tag = f' <small class="aiinfra-tag">{escape(tr(measured.method))}</small>' if measured and doubt else ""
     return (
-        f'<tr><th title="{escape(q.help)}">{dot}{escape(q.label)}</th><td class="n">{value_html(row.predicted)}</td>'
-        f'<td class="n">{value_html(row.measured)}</td><td class="n">{error_html(row)}</td></tr>'
+        f'<tr><th>{term_html(row.quantity)}</th><td class="n">{value_html(row.predicted)}</td>'
+        f'<td class="n">{tag} {value_html(measured)}</td><td class="n">{error_html(row)}</td></tr>'
     )
 
 

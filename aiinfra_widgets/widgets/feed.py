@@ -29,6 +29,7 @@ from .figures import (
     series_chart,
 )
 from .figures_compared import bars_chart, curve_chart
+from .meters import METERS
 from .series import Thinned, upper
 from .state import Look
 
@@ -117,6 +118,12 @@ class Shown:
     def compared(self) -> tuple[str, ...]:
         """Those that set predicted beside measured."""
         return (*self.curves, *(("bars",) if self.total else ()))
+
+    @property
+    def quantities(self) -> tuple[str, ...]:
+        """Every quantity that a lab on this experiment shows, most important first."""
+        drawn = (*self.series, *(p.quantity for p in self.curves.values()))
+        return tuple(dict.fromkeys((*self.exp.compared, *self.exp.parts, *drawn, *METERS)))
 
     def chart(self, name: str, data: Mapping[str, Columns] | None = None) -> Chart:
         """Build one chart, empty or from its sources.

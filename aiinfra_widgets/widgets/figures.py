@@ -245,7 +245,7 @@ def series_chart(name: str, tick: str, data: Mapping[str, Columns], axis: Axis, 
     fig = canvas(120, y_range=follow(data, 0.01 if log else 0, 10 if log else 1), **more)
     of = ("tick", "value")
     src = source(data, "series", of)
-    points = fig.scatter(*of, source=src, size=3.5, fill_color=MEASURED, fill_alpha=0.75, line_color=None)
+    points = fig.scatter(*of, source=src, size=4, fill_color=MEASURED, fill_alpha=0.8, line_color=None)
     line = fig.line(*of, source=src, line_alpha=0)  # unseen: what the pointer finds between two points
     predicted = _predicted(fig, data)
     mark_segments(fig, data)

@@ -17,7 +17,7 @@ from . import header
 from .compare import comparison_html, detail_html, watched_html
 from .controls import Control, blame
 from .feed import Shown
-from .meters import meters_html
+from .meters import glance_html
 from .ranks import ranks_html
 from .state import LabState, Look
 from .words import amount
@@ -167,7 +167,7 @@ class Presenter:
             self.put("table", comparison_html(self.exp, look.comparisons, look.guess))
             self.put("detail", detail_html(self.exp, look.comparisons))
             self.put("watched", watched_html(self.exp, look.comparisons, self.watching))
-            self.put("meters", meters_html(look.segments))
+            self.put("meters", glance_html(self.exp, look))
 
     def _draw_predict(self, look: Look) -> None:
         open_ = look.phase == "setup" or (look.phase == "ended" and look.guess is None and not look.run)

@@ -93,7 +93,11 @@ def time_chart(data: Mapping[str, Columns]) -> Chart:
     fig.yaxis.axis_label = tr("days")
     fig.yaxis.formatter = bk.NumeralTickFormatter(format="0,0.[00]")
     fig.yaxis.ticker.desired_num_ticks = 4
-    keys = (Key(tr("Model"), "line", PREDICTED, (line,)), Key(tr("Ideal"), "dash", INK, (ideal,)), _chosen(fig, data))
+    keys = (
+        Key(tr("Predicted"), "line", PREDICTED, (line,)),
+        Key(tr("Ideal"), "dash", INK, (ideal,)),
+        _chosen(fig, data),
+    )
     return _over_accelerators("time", fig, tr("Time to train"), keys)
 
 
@@ -149,7 +153,7 @@ def record_chart(data: Mapping[str, Columns]) -> Chart:
     fig.yaxis.axis_label = tr("% of peak")
     fig.yaxis.ticker = bk.FixedTicker(ticks=[0, 20, 40, 60, 80])
     keys = (
-        Key(tr("Model"), "line", PREDICTED, (line,)),
+        Key(tr("Predicted"), "line", PREDICTED, (line,)),
         Key(tr("Published"), "diamond", PUBLISHED, (rows,)),
         _chosen(fig, data),
     )
@@ -168,6 +172,7 @@ def _chosen(fig: Any, data: Mapping[str, Columns]) -> Key:
         "at",
         "value",
         source=source(data, "chosen", POINT),
+        marker="square",  # round is what was measured
         size=9,
         fill_color=PREDICTED,
         line_color="white",
@@ -175,7 +180,7 @@ def _chosen(fig: Any, data: Mapping[str, Columns]) -> Key:
     )
     dot.glyph.tags = [PAPER_TAG]
     fig.add_tools(bk.HoverTool(renderers=[dot], tooltips=[(tr("Your choice"), "@text")]))
-    return Key(tr("Your choice"), "dot", PREDICTED, (dot,))
+    return Key(tr("Your choice"), "square", PREDICTED, (dot,))
 
 
 CHARTS = {"parts": parts_chart, "time": time_chart, "goodput": goodput_chart, "record": record_chart}

@@ -20,6 +20,7 @@ from .feed import Feed
 from .live import Live
 from .presenter import Presenter, together
 from .state import LabState, Look
+from .terms import glossary_html
 
 __all__ = ["Screen", "together"]
 
@@ -90,7 +91,11 @@ class Screen(Presenter):
         )
         self.summary, self.log = cards.html("summary"), cards.html("log")
         self.root = ipw.VBox(
-            [self.header, self.failure, self._predict_card(primary), self._run_card(primary), self._compare_card()]
+            [
+                *(self.header, self.meters, self.failure),
+                *(self._predict_card(primary), self._run_card(primary), self._compare_card()),
+                ipw.HTML(glossary_html(self.shown.quantities)),
+            ]
         )
         self.root.add_class("aiinfra-lab")
         self.watched = cards.html("table-box")
@@ -141,7 +146,7 @@ class Screen(Presenter):
 
     def _compare_card(self) -> ipw.Widget:
         self.explanation = Explanation(self.state)
-        shown = [self.table, self.compare_charts, self.detail, self.explanation.root, self.meters]
+        shown = [self.table, self.compare_charts, self.detail, self.explanation.root]
         return cards.card("3", tr("Compare"), shown)
 
     def _button(self, text: str, action: str, tip: str, style: str = "") -> ipw.Button:

@@ -50,9 +50,11 @@ def word_html(word: str) -> str:
     return explained_html(tr(word), tr(WORDS[word]))
 
 
-def explained_html(text: str, help_: str) -> str:
+def explained_html(text: str, help_: str, kind: str = "") -> str:
     """Return a text that explains itself when pointed at; a screen reader reads the explanation as its description."""
-    return f'<span class="aiinfra-term" data-help="{escape(help_)}" aria-description="{escape(help_)}">{escape(text)}</span>'
+    classes = f"aiinfra-term {kind}".strip()
+    told_ = escape(help_)
+    return f'<span class="{classes}" data-help="{told_}" aria-description="{told_}">{escape(text)}</span>'
 
 
 def dot_html(part: str) -> str:

@@ -238,7 +238,8 @@ def _bars(
     }  # fmt: skip
     idle = [timeline.kinds[int(k)][1] in IDLE for k in table[:, 1]]
     found["alpha"] = np.array([OPAQUE[still][1] for still in idle], float)
-    fits = [wordy and r >= CHARACTER * (len(d) + 1) for d, r in zip(details, room, strict=True)]
+    several = len(set(details)) > 1  # the only micro-batch needs no number
+    fits = [wordy and several and r >= CHARACTER * (len(d) + 1) for d, r in zip(details, room, strict=True)]
     found["text"] = [d if fit and not still else "" for d, fit, still in zip(details, fits, idle, strict=True)]
     found["ink"] = ["#ffffff" if dark(c) else "#111111" for c in found["colour"]]
     found["measured"] = [measured.get(key, tr("not measured")) for key in keys]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +13,13 @@ import pytest
 from aiinfra_widgets.comparison import compare
 from aiinfra_widgets.course import ledger
 from aiinfra_widgets.errors import StorageError
-from aiinfra_widgets.quantities import Prediction, Value
+from aiinfra_widgets.quantities import Prediction, Value, show
 from aiinfra_widgets.runs.reader import Segment
 from aiinfra_widgets.runs.status import Status
 from aiinfra_widgets.widgets import header
 from aiinfra_widgets.widgets.compare import comparison_html, detail_html
 from aiinfra_widgets.widgets.figures import Axis
-from aiinfra_widgets.widgets.meters import meters_html, meters_table_html, rate, total
+from aiinfra_widgets.widgets.meters import glance_html, meters_table_html, rate, total
 from aiinfra_widgets.widgets.plotdata import predicted
 from aiinfra_widgets.widgets.ranks import ranks_html, state_of
 from aiinfra_widgets.widgets.state import Look
@@ -111,7 +113,7 @@ def test_what_one_of_something_costs_is_found_by_its_name(carried: Any) -> None:
     assert rate([segment], "energy_j") == "1.25 J per errand"
     assert rate([segment], "cost_usd") == ""
     assert rate([], "energy_j") == ""
-    assert "1.25 J per errand" in meters_html([segment])
+    assert "1.25 J per errand" in glance_html(carried.exp, Look(segments=[segment]))
     assert "1.25 J per errand" in meters_table_html([segment])
 
 
@@ -145,12 +147,34 @@ def test_meters_add_up_and_carry_the_weakest_provenance(recorded: Any) -> None:
     found = total([counted, modelled], "energy_j")
     assert found is not None
     assert (found.value, found.method) == (5.0, "modelled")
-    html = meters_html([counted, modelled])
+    html = glance_html(recorded.exp, Look(segments=[counted, modelled]))
     assert "5 J" in html
     assert html.count("not known") == 2
     assert meters_table_html([counted, modelled]).count("not known") == 2
     zero = replace(segment, values={"energy_j": Value("energy_j", 0.0, method="measured")})
-    assert "0 J" in meters_html([zero]), "a measured zero is not 'not known'"
+    assert "0 J" in glance_html(recorded.exp, Look(segments=[zero])), "a measured zero is not 'not known'"
+
+
+def test_at_a_glance_stand_both_sides_their_difference_its_cause_and_what_it_cost(recorded: Any) -> None:
+    found = with_prediction(settled(recorded), 0.02, 0.018, 0.022)
+    look = Look(segments=[found], comparisons=[compare(recorded.exp, found)])
+    html = glance_html(recorded.exp, look)
+    assert re.findall(r"<b[^>]*>([^<]+)</b>", html)[:4] == ["20 ms", "10 ms", "+100%, off", show("s", found.elapsed_s)]
+    assert "18 ms to 22 ms" in html
+    assert look.comparisons[0].causes[0] in unescape(html)
+    methods = re.findall(r'aiinfra-tag"[^>]*>(\w+)<', html)
+    assert methods[:3] == ["modelled", "measured", "measured"], "each number says where it comes from"
+    short = replace(found, transient=True, ticks=3)
+    settling = glance_html(recorded.exp, Look(segments=[short], comparisons=[compare(recorded.exp, short)]))
+    assert "3 of the 15 steps that a comparison needs" in settling
+    assert glance_html(recorded.exp, Look()) == "", "before a run there is nothing to see at a glance"
+
+
+def test_a_price_of_next_to_nothing_is_told_for_a_million(recorded: Any) -> None:
+    cheap = replace(
+        settled(recorded), values={"cost_per_step_usd": Value("cost_per_step_usd", 2.9e-7, method="assumed")}
+    )
+    assert rate([cheap], "cost_usd") == "$0.29 per million steps"
 
 
 def test_nothing_that_was_typed_becomes_markup(recorded: Any) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from aiinfra_widgets.experiment import Experiment
+from aiinfra_widgets.quantities import show
 from aiinfra_widgets.runs.control import Request
 from aiinfra_widgets.widgets.words import amount, asked_text, counted, difference, lowered, plural
 
@@ -49,3 +50,24 @@ def test_what_changed_and_what_was_asked(errands: Experiment) -> None:
     sent = Request("2", "test", verb="send", arguments={"length_s": 2.0, "priority": 3, "fragile": True})
     assert asked_text(errands, sent) == "Send (Length 2 s, Priority 3, Fragile on)"
     assert asked_text(errands, Request("3", "test", verb="whistle")) == "Whistle"
+
+
+@pytest.mark.parametrize(
+    ("unit", "value", "shown"),
+    [
+        ("samples/s", 34_900.0, "34.9k samples/s"),
+        ("tokens/s", 1.2e6, "1.2M tokens/s"),
+        ("requests/s", 25.0, "25 requests/s"),
+        ("B/s", 2.5e9, "2.5 GB/s"),
+        ("gCO2e", 0.0108, "10.8 mg CO\u2082e"),
+        ("gCO2e", 1200.0, "1.2 kg CO\u2082e"),
+        ("USD", 1234.5, "$1,234.50"),
+        ("USD", 0.25, "$0.25"),
+        ("USD", 0.000351, "$0.00035"),
+        ("USD", 2.9e-7, "0.29 \u00b5$"),
+        ("requests", 0.03333, "0.0333 requests"),
+        ("requests", 1234.0, "1234 requests"),
+    ],
+)
+def test_numbers_are_told_as_people_say_them(unit: str, value: float, shown: str) -> None:
+    assert show(unit, value) == shown
