@@ -4,7 +4,7 @@ BIN := .venv/bin
 export JUPYTER_CONFIG_PATH := $(CURDIR)/labs/.jupyter$(if $(JUPYTER_CONFIG_PATH),:$(JUPYTER_CONFIG_PATH))
 FIRST_LAB := $(notdir $(firstword $(sort $(wildcard labs/01_*.ipynb))))
 
-.PHONY: help setup lab test test-all lint bench wheel clean
+.PHONY: help setup lab test test-all lint bench texts wheel clean
 .DEFAULT_GOAL := help
 
 help:  ## This list
@@ -34,6 +34,9 @@ bench: setup  ## Run the benchmarks under tests/bench and print what they measur
 	@set -e; for script in tests/bench/bench_*.py; do \
 	  test -e "$$script" || { echo "tests/bench holds no bench_*.py"; exit 1; }; \
 	  echo "== $$script"; $(BIN)/python "$$script" $(ARGS); done
+
+texts: setup  ## Bring the catalogs of other languages up to date with the source, and say what lacks a translation
+	@$(BIN)/python tests/texts/catalogs.py $(ARGS)
 
 wheel: setup  ## Build the wheel into dist/
 	$(BIN)/python -m build --wheel --no-isolation --outdir dist

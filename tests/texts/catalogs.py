@@ -253,8 +253,9 @@ def main(new: list[str]) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(written(catalog))
         target.with_suffix(".mo").write_bytes(compiled(catalog))
-        missing = sum(not any(m.string if isinstance(m.string, tuple) else [m.string]) for m in catalog if m.id)
-        print(f"{language}: {len(texts)} texts, {missing} without a translation")
+        missing = [m.id for m in catalog if m.id and not any(m.string if isinstance(m.string, tuple) else [m.string])]
+        print(f"{language}: {len(texts)} texts, {len(missing)} without a translation")
+        print(*(f"  {text!r}" for text in missing), sep="\n")
 
 
 if __name__ == "__main__":
