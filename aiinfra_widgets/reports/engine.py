@@ -249,7 +249,7 @@ def _obituary(kernel: AsyncKernelManager) -> str:
 
 
 def _error_output(name: str, message: str) -> nbformat.NotebookNode:
-    return nbformat.from_dict(  # type: ignore[no-untyped-call,no-any-return]
+    return nbformat.from_dict(  # type: ignore[no-any-return]
         {"output_type": "error", "ename": name, "evalue": message, "traceback": [f"{name}: {message}"]}
     )
 

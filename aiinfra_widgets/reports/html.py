@@ -10,7 +10,6 @@ import base64
 import hashlib
 import re
 from collections.abc import Mapping
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from .bokehjs import FIGURE_MIME, as_json, is_figure, scripts_for
+from .common import PAGE, moment, seconds
 from .engine import EXECUTED, FAILED, is_code, is_marker, status_of
 from .markup import code_style, safe_code, safe_html, safe_latex, safe_markdown, safe_text
 from .privacy import scrub_data, scrubber
 from .results import write_text
 
-PAGE = Path(__file__).parent / "page"
 PICTURES = ("image/svg+xml", "image/png", "image/jpeg", "image/gif", "image/webp")
 WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
 BASE64 = re.compile(r"[A-Za-z0-9+/=\s]+")
@@ -61,7 +60,7 @@ def to_html(
     environment = Environment(
         loader=FileSystemLoader(PAGE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(moment=_moment, seconds=seconds, gib=_gib)
+    environment.filters.update(moment=moment, seconds=seconds, gib=_gib)
     page = environment.get_template("report.html.j2").render(
         title=title,
         summary=dict(summary) if summary else None,
@@ -196,19 +195,6 @@ def _picture(mime: str, payload: str) -> str:
 
 def _joined(value: Any) -> str:
     return "".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def _moment(text: str) -> str:
-    return datetime.fromisoformat(text).strftime("%Y-%m-%d %H:%M UTC")
-
-
-def seconds(value: float | None) -> str:
-    """Return a duration for a reader, "" for None."""
-    if value is None:
-        return ""
-    if value < 1:
-        return f"{value * 1e3:.0f} ms"
-    return f"{value:.1f} s" if value < 60 else f"{int(value // 60)} min {int(value % 60)} s"
 
 
 def _gib(value: float) -> str:

@@ -71,7 +71,7 @@ def read_notebook(path: Path) -> nbformat.NotebookNode:
         if path.stat().st_size > MAX_NOTEBOOK_BYTES:
             raise ReportError(f"{path}: larger than {MAX_NOTEBOOK_BYTES} bytes; clear its outputs first")
         text = path.read_text(encoding="utf-8")
-        notebook: nbformat.NotebookNode = nbformat.reads(text, as_version=4)  # type: ignore[no-untyped-call]
+        notebook: nbformat.NotebookNode = nbformat.reads(text, as_version=4)
         nbformat.validate(notebook)
     except OSError as error:
         raise ReportError(f"{path}: cannot be read ({error.strerror or error}); allowed: a notebook file") from error

@@ -18,14 +18,12 @@ from papermill.exceptions import PapermillExecutionError
 
 from ..errors import ReportError, StorageError
 from . import results as handed
+from .common import CELL_TIMEOUT_S, START_TIMEOUT_S
 from .engine import EXECUTED, FAILED, KEY, NOT_RUN, Execution, Progress, WallTimeLimit, is_code, is_marker, status_of
 from .html import heading, to_html
 from .parameters import check, effective, read_notebook
 from .privacy import scrub_data, scrubber
 
-#: A cell of a lab ends within this; the longest lab run is stated in its spec, so a hang is a hang.
-CELL_TIMEOUT_S = 900.0
-START_TIMEOUT_S = 60.0
 #: Set in the kernel, so that widgets leave a figure and a table instead of waiting for a person.
 HEADLESS = "AIINFRA_HEADLESS"
 PAPERMILL_STATUS = {EXECUTED: "completed", FAILED: "failed", NOT_RUN: "pending"}
@@ -253,7 +251,7 @@ def _save(
     scrub = scrubber({"notebook folder": notebook.parent, "report folder": files.notebook.parent})
     private = scrub_data(executed, scrub)
     _settle(private)
-    handed.write_text(files.notebook, nbformat.writes(private))  # type: ignore[no-untyped-call]
+    handed.write_text(files.notebook, nbformat.writes(private))
     title = heading(private) or notebook.stem.replace("_", " ")
     to_html(private, files.html, title, summary=wrapped, base=notebook.parent)
     for path in (files.scratch, files.handed):

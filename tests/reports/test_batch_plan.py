@@ -202,5 +202,5 @@ def test_ranks_of_all_reports_together_stay_below_the_administrators_cap(jobs, m
 def test_that_reports_run_alone_is_said(jobs):
     assert Admission(HERE, 2, False).advice(jobs) == ""  # three and one fit
     small = dataclasses.replace(HERE, cores=2)
-    assert Admission(small, 2, False).advice(jobs).startswith("2 reports need all 2 cores and will run alone")
+    assert Admission(small, 2, False).advice(jobs).startswith("2 reports need all 2 cores, and no other")
     assert Admission(small, 1, False).advice(jobs) == ""

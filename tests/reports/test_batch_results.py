@@ -83,10 +83,23 @@ def test_a_notebook_without_quantities_has_no_key_results(results):
     assert key_results(results) == []
 
 
+@pytest.mark.parametrize(
+    ("name", "label", "unit"),
+    [
+        pytest.param("exposed_comm_frac", "Communication", "frac", id="of-the-models-of-scale"),
+        pytest.param("brewing_time_s", "Brewing time", "s", id="from-its-suffix"),
+        pytest.param("cups", "Cups", "1", id="a-count"),
+    ],
+)
+def test_a_quantity_outside_the_vocabulary_says_what_its_name_tells(name, label, unit):
+    [found] = key_results({"cups": [{"quantities": {name: {"value": 0.5, "method": "modelled"}}}]})
+    assert (found["label"], found["unit"]) == (label, unit)
+
+
 def row(measured=None, low=None, high=None, predicted=None, quantity="step_time_s", word=None):
     return {
         "key": "k", "at": "1 node", "label": "Step time", "quantity": quantity, "predicted": predicted, "measured": measured,
-        "low": low, "high": high, "word": word,
+        "low": low, "high": high, "word": word, "unit": "s",
     }  # fmt: skip
 
 

@@ -65,8 +65,8 @@ class Admission:
         alone = [j for j in jobs if all(self.against(j, [o], float("inf")) for o in jobs if o is not j)]
         if not alone:
             return ""
-        need = "report needs" if len(alone) == 1 else "reports need"
+        needs = "report needs" if len(alone) == 1 else "reports need"
         return (
-            f"{len(alone)} {need} all {self.machine.cores} cores and will run alone, so that no other disturbs what it measures; "
-            "`share_cores: true` in the batch file lets reports share them"
+            f"{len(alone)} {needs} all {self.machine.cores} cores, and no other is made meanwhile, so that none disturbs what it "
+            "measures; share_cores: true in the batch file lets them share"
         )

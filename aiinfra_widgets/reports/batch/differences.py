@@ -32,17 +32,17 @@ def moved(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
     both sides nothing can be said of it. A prediction has moved when it is another number.
     """
     said = []
-    name = str(after.get("quantity") or "")
+    name, unit = str(after.get("quantity") or ""), str(after.get("unit") or "1")
     if before.get("word") != after.get("word"):
         return f"{before.get('word') or 'none'} became {after.get('word') or 'none'}"
     old, new = before.get("measured"), after.get("measured")
     if (old is None) != (new is None):
         said.append("was measured, is not" if new is None else "was not measured, is now")
     elif old is not None and new is not None and _outside(old, after) and _outside(new, before):
-        said.append(f"measured {show(name, old)} became {show(name, new)}{_percent(old, new)}{_judged(name, old, new)}")
+        said.append(f"measured {show(unit, old)} became {show(unit, new)}{_percent(old, new)}{_judged(name, old, new)}")
     old, new = before.get("predicted"), after.get("predicted")
     if old is not None and new is not None and abs(new - old) > SAME_PREDICTION * max(abs(old), abs(new)):
-        said.append(f"predicted {show(name, old)} became {show(name, new)}{_percent(old, new)}")
+        said.append(f"predicted {show(unit, old)} became {show(unit, new)}{_percent(old, new)}")
     return "; ".join(said)
 
 

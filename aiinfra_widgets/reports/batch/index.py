@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -13,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from ...quantities import show
-from ..html import PAGE, seconds
+from ..common import PAGE, moment, seconds
 from ..results import write_text
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
@@ -38,7 +37,7 @@ def write_index(data: Mapping[str, Any], path: Path) -> Path:
     environment = Environment(
         loader=FileSystemLoader(PAGE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(moment=_moment, seconds=seconds, first_line=_first_line, value=_value, href=quote)
+    environment.filters.update(moment=moment, seconds=seconds, first_line=_first_line, value=_value, href=quote)
     environment.globals.update(amount=_amount, strip=_strip, off=_off)
     style = "".join((PAGE / name).read_text(encoding="utf-8") for name in ("report.css", "index.css"))
     page = environment.get_template("index.html.j2").render(
@@ -56,10 +55,6 @@ def write_index(data: Mapping[str, Any], path: Path) -> Path:
     return path
 
 
-def _moment(text: str | None) -> str:
-    return datetime.fromisoformat(text).strftime("%Y-%m-%d %H:%M UTC") if text else "unknown time"
-
-
 def _first_line(text: str | None) -> str:
     line = next((line.strip() for line in (text or "").splitlines() if line.strip()), "")
     return line if len(line) <= MAX_ERROR_CHARS else line[: MAX_ERROR_CHARS - 1] + "…"
@@ -72,7 +67,7 @@ def _value(value: Any) -> str:
 
 
 def _amount(row: Mapping[str, Any], side: str) -> str:
-    return "–" if row[side] is None else show(str(row["quantity"] or ""), row[side])
+    return "–" if row[side] is None else show(str(row["unit"] or "1"), row[side])
 
 
 def _off(row: Mapping[str, Any]) -> str:

@@ -11,10 +11,21 @@ from typing import Any
 
 from ...errors import LabError
 from ...experiment import experiment
-from ...quantities import QUANTITIES
+from ...quantities import QUANTITIES, Quantity, quantity
 
 #: Main quantities of each thing.
 MOST = 3
+#: The unit that a name's end tells.
+SUFFIXES = {
+    "_bytes_per_s": "B/s",
+    "_s": "s",
+    "_bytes": "B",
+    "_frac": "frac",
+    "_j": "J",
+    "_w": "W",
+    "_usd": "USD",
+    "_gco2e": "gCO2e",
+}
 #: What a thing is called, in the order in which these names are looked for.
 NAMES = ("setup", "id", "name", "label")
 
@@ -60,15 +71,15 @@ def _numbers(
         if q.get("predicted") is None and q.get("measured") is None:
             continue
         spread = q.get("measured_interval_95") or q.get("measured_quartiles") or (None, None)
-        known = QUANTITIES.get(name)
+        known = _known(name)
         yield (
             rank,
             _row(
                 f"{key}/{name}",
                 at,
-                known.label if known else name,
+                known.label,
                 quantity=name,
-                unit=known.unit if known else "",
+                unit=known.unit,
                 predicted=q.get("predicted"),
                 measured=q.get("measured"),
                 low=spread[0],
@@ -96,6 +107,17 @@ def _main(results: Mapping[str, Any], quantities: Mapping[str, Any]) -> list[str
         compared = ()
     wanted = dict.fromkeys([*compared[:1], *asked, *compared, *quantities])
     return [n for n in wanted if n in quantities and isinstance(quantities[n], Mapping)][:MOST]
+
+
+def _known(name: str) -> Quantity:
+    """Return what a quantity is; of one that no vocabulary here has, as much as its name tells."""
+    if name not in QUANTITIES:
+        from ...planning import scale  # noqa: F401  # registers what only jobs of any size have
+
+    if name in QUANTITIES:
+        return quantity(name)
+    stem, unit = next(((name.removesuffix(s), u) for s, u in SUFFIXES.items() if name.endswith(s)), (name, "1"))
+    return Quantity(name, stem.replace("_", " ").strip().capitalize(), unit, "")
 
 
 def _called(thing: Mapping[str, Any], before: Mapping[str, Any] | None, list_name: str) -> str:

@@ -16,8 +16,8 @@ import nbformat
 from ...errors import LabError, ReportError, SpecError, near
 from ...machine.limits import RANK_BYTES, limit
 from ...machine.profile import Machine
+from ..common import CELL_TIMEOUT_S
 from ..parameters import check, effective, read_notebook
-from ..run import CELL_TIMEOUT_S
 from .document import Node, read
 
 TOP = ("title", "share_cores", "defaults", "reports")
