@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from .exchange import export, import_, machines
 from .options import Json, pairs
 from .plan import plan
 from .report import report
@@ -30,6 +31,9 @@ app.command()(plan)
 app.command()(serve)
 app.command()(sweep)
 app.command()(rerun)
+app.command()(export)
+app.command("import")(import_)
+app.command()(machines)
 app.command()(report)
 app.command()(trace)
 app.command()(validate)
