@@ -20,6 +20,8 @@ from ..texts import told, tr
 ENDED, LOOKED_AT = 6, 60
 #: Several windows of one person share a look.
 FRESH_S = 0.5
+#: The cost of a run is counted again after so long, and after so many times as long as counting took: it grows with the run.
+COSTS_S, COSTS_TIMES = 2.0, 20.0
 COSTS = ("energy_j", "cost_usd", "operational_gco2e")
 
 
@@ -31,6 +33,17 @@ class _Seen:
     incarnations: int = -1
     now: Status | None = None
     row: dict[str, Any] | None = None
+    costs: list[dict[str, str]] = field(default_factory=list)
+    costs_due_s: float = 0.0
+
+    def counted(self) -> list[dict[str, str]]:
+        """Return what the run has cost, not always to the second."""
+        begun_s = time.monotonic()
+        if begun_s >= self.costs_due_s or (self.now is not None and self.now.final):
+            self.costs = costs(self.reader)
+            took_s = time.monotonic() - begun_s
+            self.costs_due_s = begun_s + max(COSTS_S, COSTS_TIMES * took_s)
+        return self.costs
 
 
 @dataclass
@@ -96,7 +109,7 @@ class Board:
             "next": told(now.next_step), "final": now.final, "ok": now.ok, "nodes": int(spec.nodes),
             "most_nodes": most - spec.coordinators, "most_why": why, "ticks": ticks, "tick": exp.tick,
             "note": str(reader.manifest.get("note", "")), "made_at": reader.manifest.get("made_at", ""),
-            "about": str(getattr(spec, "workload", "") or getattr(spec, "policy", "")), "costs": costs(reader),
+            "about": str(getattr(spec, "workload", "") or getattr(spec, "policy", "")), "costs": seen.counted(),
             "left_s": left_s(reader) if not now.final else None, "path": str(reader.run.path),
         }  # fmt: skip
 
@@ -108,7 +121,7 @@ def costs(reader: RunReader) -> list[dict[str, str]]:
     for name in COSTS:
         known = [v for s in segments if (v := s.values.get(name)) is not None and isinstance(v.value, float | int)]
         if known:
-            total = sum(float(v.value) for v in known)  # type: ignore[arg-type]
+            total = sum(float(v.value) for v in known)
             methods = ", ".join(dict.fromkeys(tr(v.method) for v in known))
             label = tr(quantity(name).label)
             found.append(

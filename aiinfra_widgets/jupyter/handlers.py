@@ -125,8 +125,8 @@ class AskHandler(Handler):
             from ..launch.session import Session
             from ..runs.reader import RunReader
 
-            reader = RunReader(RunDir(runs_folder() / run))
             try:
+                reader = RunReader(RunDir(runs_folder() / run))
                 return ask_now(Session(), reader, typed, wait_s=ANSWER_S, by="sidebar")
             except LabError as error:  # refused before it was asked; for whoever asked that is the same
                 return {"run": run, "kind": "refused", "reason": str(error)}

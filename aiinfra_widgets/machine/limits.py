@@ -103,9 +103,8 @@ def admit(nodes: int, machine: Machine, *, replaces: Path | None = None) -> None
     """
     most, why = limit(machine)
     if not 1 <= nodes <= most:
-        raise AdmissionError(
-            f"nodes: got {nodes}; this machine takes 1 to {most} ({why}); choose fewer nodes, or run on a cluster"
-        )
+        who = "you may have" if RANKS in why else "this machine takes"
+        raise AdmissionError(f"nodes: got {nodes}; {who} 1 to {most} ({why}); choose fewer nodes, or run on a cluster")
     mine = user_limits()
     if mine.ranks is None:
         return

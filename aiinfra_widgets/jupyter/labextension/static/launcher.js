@@ -58,12 +58,12 @@ const cardStyle = (card) => `
 .jp-Launcher-content { display: flex; flex-direction: column; }
 .jp-Launcher-section { order: 1; }
 .jp-Launcher-section:has(${card}) { order: 0; }
-${card} { width: 260px; min-height: 88px; margin: 6px; flex-direction: row; align-items: flex-start; padding: 12px 8px 12px 6px; box-shadow: none;
+${card} { box-sizing: border-box; width: 270px; min-height: 104px; margin: 4px; flex-direction: row; align-items: flex-start; padding: 12px 8px 12px 6px; box-shadow: none;
   border-radius: 6px; }
 ${card}:hover { box-shadow: var(--jp-elevation-z2); }
-${card} .jp-LauncherCard-icon { width: 40px; height: 36px; flex: none; }
+${card} .jp-LauncherCard-icon { width: 36px; height: 34px; flex: none; }
 ${card} .jp-LauncherCard-icon svg { width: 28px; height: 28px; }
-${card} .jp-LauncherCard-label { padding: 0 4px; min-height: 0; }
+${card} .jp-LauncherCard-label { padding: 0 0 0 4px; min-height: 0; }
 ${card} .jp-LauncherCard-label p { white-space: pre-line; text-align: left; line-height: 1.4; word-break: normal;
   color: var(--jp-ui-font-color1); font-size: 12px; }
 ${card} .jp-LauncherCard-label p::first-line { font-weight: 600; font-size: 13px; color: var(--jp-ui-font-color0); }`;
