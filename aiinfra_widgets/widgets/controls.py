@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import threading
 from collections.abc import Callable, Mapping
 from html import escape
 from typing import Any, Protocol
@@ -111,7 +112,7 @@ class Field:
         self, knob: Knob, value: Any, changed: Changed, *, most: float | None = None, marked: bool = True
     ) -> None:
         self.knob, self._changed = knob, changed
-        self._silent = False
+        self._silent = 0  # the thread that sets the control by itself, which tells nobody
         self._most = min(x for x in (most, knob.high) if x is not None) if knob.high is not None or most else None
         self.control = self._make(value)
         self.control.description = knob.label + (f" {LIVE_SIGN}" if marked and knob.live else "")
@@ -121,12 +122,12 @@ class Field:
         self.control.add_class("aiinfra-control")
         self.message = ipw.HTML(layout={"display": "none"})
         self.message.add_class("aiinfra-message")
+        self._known = self.control.value  # a value beyond this one came from a person, and was not handled yet
         self.control.observe(self._moved, "value")
         self.widget = ipw.VBox([self.control, self.message])
         self.widget.add_class("aiinfra-field")
-        self.widget.add_class(
-            f"aiinfra-knob-{knob.name}"
-        )  # a stable name for style sheets and tests, whatever the language
+        # A stable name for style sheets and tests, whatever the language.
+        self.widget.add_class(f"aiinfra-knob-{knob.name}")
 
     def _make(self, value: Any) -> ipw.Widget:
         k, low, high = self.knob, self.knob.low or 0.0, self._most or 0.0
@@ -164,9 +165,10 @@ class Field:
     def set(self, value: Any) -> None:
         """Show `value` without telling anybody."""
         shown = typed(self.knob, value) if self.is_text else value
-        if self.control.value == shown:
+        # The follower of a run draws in a thread of its own: it must not undo what a person moved in this very moment.
+        if self.control.value == shown or self.control.value != self._known:
             return
-        self._silent = True
+        self._silent = threading.get_ident()
         try:
             if isinstance(self.control, ipw.SelectionSlider) and value not in [v for _, v in self.control.options]:
                 self.control.options = sorted(
@@ -175,8 +177,9 @@ class Field:
             if isinstance(self.control, ipw.IntSlider) and value > self.control.max:
                 self.control.max = value
             self.control.value = shown
+            self._known = shown
         finally:
-            self._silent = False
+            self._silent = 0
 
     def say(self, text: str, kind: str = "") -> None:
         """Show a message under the control; kind is "", "wait", "good" or "bad"."""
@@ -189,16 +192,17 @@ class Field:
         """Make it read-only, or give it back."""
         self.control.disabled = locked
 
-    def _moved(self, _: Any) -> None:
-        if self._silent:
+    def _moved(self, change: Any) -> None:
+        if self._silent == threading.get_ident():
             return
         try:
             value = self.value()
+            self.say("")
+            self._changed(self, value)
         except SpecError as error:
             self.say(plain_reason(self.knob.name, str(error)), "bad")
-            return
-        self.say("")
-        self._changed(self, value)
+        finally:
+            self._known = change["new"]
 
 
 def plain_reason(name: str, text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -28,6 +29,22 @@ def test_every_field_shows_its_default_and_gives_it_back(name: str) -> None:
     assert KNOBS[name].help in found.control.tooltip
     found.set(KNOBS[name].default)
     assert heard == [], "setting a control spoke back"
+
+
+def test_the_thread_that_draws_does_not_undo_a_move_that_is_being_handled() -> None:
+    shown: list[Any] = []
+
+    def asked(found: Field, value: Any) -> None:
+        follower = Thread(target=found.set, args=(1,))  # the run still has one node
+        follower.start()
+        follower.join()
+        shown.append((value, found.control.value))
+
+    found = Field(KNOBS["nodes"], 1, asked, most=4)
+    found.control.value = 2
+    assert shown == [(2, 2)]
+    found.set(1)  # handled: from now on the field follows the run again
+    assert (found.control.value, len(shown)) == (1, 1)
 
 
 @pytest.mark.parametrize("name", [n for n, k in KNOBS.items() if k.unit])
