@@ -150,12 +150,13 @@ def operate(page: Page, control: Control) -> Callable[[], None]:
     if control.kind == "slider":
         before = at.get_attribute("aria-valuenow")
         at.focus()
-        at.press("ArrowRight")
-        if at.get_attribute("aria-valuenow") != before:
-            return lambda: at.press("ArrowLeft")
-        at.press("ArrowLeft")
-        assert at.get_attribute("aria-valuenow") != before, f"the slider {control.label} moves neither way"
-        return lambda: at.press("ArrowRight")
+        for there, back in (("ArrowRight", "ArrowLeft"), ("ArrowLeft", "ArrowRight")):
+            at.press(there)
+            for _ in range(20):
+                if at.get_attribute("aria-valuenow") != before:
+                    return lambda back=back: at.press(back)  # type: ignore[misc]
+                page.page.wait_for_timeout(50)
+        raise AssertionError(f"the slider {control.label} moves neither way")
     if control.kind == "choice":
         value, count = int(at.evaluate("e => e.selectedIndex")), int(at.evaluate("e => e.options.length"))
         at.select_option(index=(value + 1) % count)

@@ -16,6 +16,12 @@ LONG = 120.0
 FAILED_CELLS = """() => window.jupyterapp.shell.currentWidget.content.widgets.filter(c => c.model.type === 'code')
     .flatMap(c => c.model.outputs.toJSON()).filter(o => o.output_type === 'error').map(o => o.ename + ': ' + o.evalue)"""
 THEME = "t => window.jupyterapp.commands.execute('apputils:change-theme', { theme: 'JupyterLab ' + t })"
+#: Brings the n-th cell that shows a widget into sight: JupyterLab draws only what is near it.
+TO_WIDGET = """async n => { const notebook = window.jupyterapp.shell.currentWidget.content;
+    const shows = notebook.widgets.map((c, i) => [c, i]).filter(([c]) => c.model.type === 'code' && c.model.outputs.toJSON()
+      .some(o => o.data && 'application/vnd.jupyter.widget-view+json' in o.data)).map(([, i]) => i);
+    if (n < shows.length) { notebook.activeCellIndex = shows[n]; await notebook.scrollToItem(shows[n], 'start') }
+    return shows.length }"""
 RESTART = "() => window.jupyterapp.shell.currentWidget.sessionContext.restartKernel()"
 
 
@@ -48,9 +54,17 @@ class Visit:
         """Run every cell; none may fail, and the screen must be there."""
         self.page.run_all()
         assert self.page.page.evaluate(FAILED_CELLS) == []
-        self.page.page.wait_for_selector(".aiinfra-lab", timeout=60_000)
-        self.page.until("controls", lambda: controls(self.page, on=False))
         self.say("all cells run")
+        self.to_widget()
+
+    def to_widget(self, number: int = 0) -> bool:
+        """Bring a cell that shows widgets into sight, the lab's own by default; whether there is one of this number."""
+        if number >= self.page.page.evaluate(TO_WIDGET, number):
+            return False
+        self.page.page.wait_for_selector(".aiinfra-lab", timeout=60_000)
+        if number == 0:
+            self.page.until("its controls", lambda: controls(self.page, on=False), LONG)
+        return True
 
     def press(self, *labels: str) -> None:
         """Press the first button in sight with one of these words, as soon as it can be pressed."""
@@ -156,6 +170,7 @@ class Visit:
         self.page.command("docmanager:save")
         self.page.page.reload()
         self.page.connected()
+        self.to_widget()
         self.say("reloaded")
 
     def restart(self) -> None:

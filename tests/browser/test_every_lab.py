@@ -162,11 +162,15 @@ def after_the_run(visit: Visit) -> None:
         visit.until("resumed", lambda: visit.chip("running"))
         visit.press("Stop")
         visit.until("stopped again", lambda: visit.chip("stopped"))
-    empty = visit.page.page.locator(".aiinfra-alone .aiinfra-table td", has_text="not measured yet")
-    for number in range(len([c for c in controls(visit.page, "button") if c.label == "Measure these"])):
-        before = empty.count()
-        visit.press("Measure these")
-        visit.until(f"setups measured, table {number + 1}", lambda before=before: empty.count() < before)
+    number = 1
+    while visit.to_widget(number):
+        visit.page.page.wait_for_timeout(1000)
+        for control in [c for c in controls(visit.page, "button") if c.label == "Measure these"]:
+            control.at(visit.page).click()
+            visit.until(f"setups measured in widget {number}", lambda c=control: c.at(visit.page).is_disabled())
+            visit.until("all of them", lambda: not visit.page.page.locator("td", has_text="not measured yet").count())
+        number += 1
+    visit.to_widget()
     visit.press("Start over")
     visit.until("the setup again", lambda: visit.has("Commit"))
 

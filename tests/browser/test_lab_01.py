@@ -18,6 +18,7 @@ def step_points(page: Page) -> dict[str, list[Any]]:
     return next((s for s in page.points("series") if "step_time_s" in s), {"tick": []})
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_predict_run_change_compare_reload_stop(
     chromium: str, calibrated_home: Path, notebooks: Path, repo: Path, artifacts: Path
@@ -89,6 +90,7 @@ def test_predict_run_change_compare_reload_stop(
     assert left_running(lab_home / "lab") == [], "JupyterLab has ended, and ranks are left"
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_killed_kernel_leaves_a_run_that_a_new_one_takes_over(
     chromium: str, lab_home: Path, notebooks: Path, repo: Path, artifacts: Path

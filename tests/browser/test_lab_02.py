@@ -25,6 +25,7 @@ def answers(page: Page) -> int:
     return int(page.page.locator(".aiinfra-card-2 .aiinfra-say-good").count())
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_load_servers_dispatch_and_a_killed_server(
     chromium: str, calibrated_home: Path, notebooks: Path, repo: Path, artifacts: Path

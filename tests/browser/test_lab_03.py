@@ -12,6 +12,7 @@ from lab_page import SETTINGS, chip, commit, no_overflow, press, segments, whole
 NOTEBOOK = "03_scheduling.ipynb"
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_policy_submission_and_a_node_more(
     chromium: str, calibrated_home: Path, notebooks: Path, repo: Path, artifacts: Path

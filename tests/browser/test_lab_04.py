@@ -34,6 +34,7 @@ def guessed(page: Page, guess: str) -> None:
     page.until("the figures", lambda: any(s["at"] for s in page.points("totals")))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(200)
 def test_guess_drag_search_and_take_a_plan(
     chromium: str, lab_home: Path, notebooks: Path, repo: Path, artifacts: Path
@@ -73,6 +74,7 @@ def test_guess_drag_search_and_take_a_plan(
     assert left_running(lab_home / "lab") == []
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(200)
 def test_what_cannot_be_is_told_beside_greyed_figures_in_the_dark(
     chromium: str, lab_home: Path, notebooks: Path, repo: Path, artifacts: Path

@@ -51,6 +51,7 @@ def overlap_and_sum(page: Page, artifacts: Path) -> None:
     whole_lab(page, artifacts / "lab05-3-sum-light.png")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_claims_are_judged_and_measured(

@@ -24,6 +24,7 @@ def bars(page: Page) -> dict[str, list[Any]]:
     return next((s for s in page.points("bars") if "detail" in s), {"lane": [], "detail": []})
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_micro_batches_change_the_timeline_and_become_a_segment(
     chromium: str, calibrated_home: Path, notebooks: Path, repo: Path, artifacts: Path
