@@ -13,6 +13,7 @@ import typer
 
 from .exchange import export, import_, machines
 from .options import Json, pairs
+from .course import course
 from .plan import plan
 from .report import report
 from .serve import serve
@@ -37,6 +38,7 @@ app.command()(machines)
 app.command()(report)
 app.command()(trace)
 app.command()(validate)
+app.add_typer(course, name="course")
 
 
 @app.command()

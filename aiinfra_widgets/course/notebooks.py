@@ -129,7 +129,11 @@ def student(source: Any, lab: str) -> Any:
               "It holds your answers, your measurements and your predictions; no name, no path.")  # fmt: skip
     notebook.cells += [
         new_markdown_cell(text, id="hand-in-text"),
-        new_code_cell(f"from aiinfra_widgets.course import hand_in\n\nhand_in(lab{given})", id="hand-in", metadata={"tags": ["hand-in"]}),
+        new_code_cell(
+            f"from aiinfra_widgets.course import hand_in\n\nhand_in(lab{given})",
+            id="hand-in",
+            metadata={"tags": ["hand-in"]},
+        ),
     ]
     return notebook
 
@@ -168,6 +172,18 @@ def graded(source: Any, lab: str) -> Any:
         ].source = f'from aiinfra_widgets.course import check, handed_in\n\ncheck("{task.exercise.name}", handed_in(), {answer})'
     notebook.cells = [c for c in notebook.cells if "solution" not in tags(c)]
     return notebook
+
+
+def exercises_of(notebook: Any) -> dict[str, str]:
+    """Return the exercises of a graded notebook by the name of their check cell."""
+    names: dict[str, str] = {}
+    asked = ""
+    for cell in notebook.cells:
+        if "exercise" in tags(cell):
+            asked = cell.metadata["aiinfra"]["exercise"]
+        elif "check" in tags(cell):
+            names[cell.id] = asked
+    return names
 
 
 def _ask(task: Task) -> None:
