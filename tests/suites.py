@@ -16,6 +16,7 @@ import argparse
 import os
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 import xml.etree.ElementTree as ET
@@ -28,6 +29,7 @@ import psutil
 REPO = Path(__file__).resolve().parent.parent
 ARTIFACTS = REPO / "test-artifacts"
 MARK = "AIINFRA_TEST_SUITE"
+PROFILE = "AIINFRA_TEST_PROFILE"
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Suite:
     minutes: float
     parallel: bool = False
     second_tries: int = 0  # failed tests, at most, that are run once more
+    calibrated: bool = False  # its tests predict, from a profile that is made once for all suites
 
 
 #: The budgets are shared by everybody who adds tests; what does not fit is marked `slow` and runs in `make test-all`.
@@ -47,8 +50,8 @@ SUITES = (
     Suite("unit", "models, records, command line, tree", "not (mpi or labs or browser or faults)", 5, parallel=True),
     Suite("mpi", "real ranks", "mpi and not (plans or labs or browser or faults)", 7, second_tries=1),
     Suite("plans", "every strategy of training on real ranks", "plans", 6, second_tries=1),
-    Suite("labs", "notebooks, headless", "labs and not (browser or faults)", 5),
-    Suite("browser", "JupyterLab in a real Chromium", "browser and not faults", 7, second_tries=1),
+    Suite("labs", "notebooks, headless", "labs and not (browser or faults)", 5, calibrated=True),
+    Suite("browser", "JupyterLab in a real Chromium", "browser and not faults", 7, second_tries=1, calibrated=True),
     Suite("faults", "kills, full disks, bad input", "faults", 6, second_tries=1),
 )
 
@@ -160,6 +163,16 @@ def tried_again(outcome: Outcome, value: str, limit_s: float) -> bool:
     return True
 
 
+def calibrate(home: Path) -> None:
+    """Measure this machine shortly, and name the profile to the tests; where that fails, they do it themselves and say why."""
+    print("\n== measuring this machine, once for all suites", flush=True)
+    argv = [str(Path(sys.executable).parent / "aiinfra"), "calibrate", "--seconds", "25"]
+    done = subprocess.run(argv, env={**os.environ, "AIINFRA_HOME": str(home)}, capture_output=True, check=False)
+    found = sorted((home / "machines").glob("*.json"))
+    if done.returncode == 0 and found:
+        os.environ[PROFILE] = str(found[-1])
+
+
 def summarise(outcomes: list[Outcome], everything: bool) -> bool:
     """Print the table, then what was skipped and why, then the problems; return whether all is well."""
     print("\n== summary\nsuite     passed  failed  skipped   minutes  budget")
@@ -193,7 +206,11 @@ def main() -> int:
     if unknown := set(args.suites) - set(names):
         parser.error(f"no suite {', '.join(sorted(unknown))}; there are {', '.join(names)}")
     ARTIFACTS.mkdir(exist_ok=True)
-    outcomes = [run_suite(s, args.all) for s in SUITES if not args.suites or s.name in args.suites]
+    asked = [s for s in SUITES if not args.suites or s.name in args.suites]
+    with tempfile.TemporaryDirectory(prefix="aiinfra-test-") as home:
+        if any(s.calibrated for s in asked) and PROFILE not in os.environ:
+            calibrate(Path(home))
+        outcomes = [run_suite(s, args.all) for s in asked]
     return 0 if summarise(outcomes, args.all) else 1
 
 

@@ -39,6 +39,7 @@ class Visit:
         self.accepted: list[str] = []
         self.refused: list[str] = []
         self.unseen: list[str] = []
+        self.controls = False  # whether the lab has any
         self._begun = time.monotonic()
 
     def say(self, what: str) -> None:
@@ -55,7 +56,7 @@ class Visit:
         self.page.run_all()
         assert self.page.page.evaluate(FAILED_CELLS) == []
         self.say("all cells run")
-        self.to_widget()
+        self.controls = self.to_widget()
 
     def to_widget(self, number: int = 0) -> bool:
         """Bring a cell that shows widgets into sight, the lab's own by default; whether there is one of this number."""
@@ -86,7 +87,11 @@ class Visit:
         for theme in ("Dark", "Light"):
             self.page.page.evaluate(THEME, theme)
             self.page.page.wait_for_selector(f"body[data-jp-theme-name='JupyterLab {theme}']", state="attached")
-            whole_lab(self.page, self.artifacts / f"lab{self.lab[:2]}-{what}-{theme.lower()}.png")
+            path = self.artifacts / f"lab{self.lab[:2]}-{what}-{theme.lower()}.png"
+            if self.controls:
+                whole_lab(self.page, path)
+            else:
+                self.page.page.screenshot(path=path)
         self.say(f"picture: {what}")
 
     # --- fields -------------------------------------------------------------------------------------------------

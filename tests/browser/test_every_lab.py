@@ -36,6 +36,7 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     "07_pipeline": {"global_batch": 4, "depth": 2, "microbatches": [1, 4], "schedules": [], "plan_steps": 10},
     "08_sharded": {"global_batch": 4, "ways": ["compression=none"], "engines": ["engine=lab"], "plan_steps": 10},
     "09_workloads": {"workload": "digits-resnet"},
+    "10_sweeps": {"nodes": [1, 2], "global_batch": [64, 256], "repeats": 1, "steps": 12},
 }
 
 
@@ -95,6 +96,11 @@ def test_every_control(visit: Visit) -> None:
 
 def go_on(visit: Visit, *, everything: bool) -> None:
     """Go on by the kind of lab that the page shows."""
+    if not visit.controls:
+        visit.picture("all")
+        visit.reload()
+        visit.restart()
+        return
     kinds = {"Run": run_lab, "It holds": claims_lab}
     kind = next((k for label, k in kinds.items() if visit.has(label)), answering_lab)
     kind(visit, everything)
