@@ -17,6 +17,7 @@ from ..quantities import Prediction, show
 from ..runs.reader import Segment
 from ..texts import tr
 from .figures import Axis, Chart, Columns, Key, bk, canvas, follow, source
+from .terms import PART_HELP, WORDS
 from .theme import INK, LABELS, PAPER_TAG, dark, dress, part_colour
 from .words import lowered, plural
 
@@ -96,8 +97,9 @@ def chart(timeline: Timeline, data: Mapping[str, Columns], axis: Axis, tick: str
         *bars.data["name"]
     }:  # predicted only: a legend takes its sign from a bar, so there is one out of sight
         drawn[name] = fig.hbar(y=[np.nan], left=[np.nan], right=[np.nan], fill_color=shade[name], line_color="white")
-    keys = [Key(tr(n), "box", colour, (drawn[n],)) for n, colour in shade.items() if not known or n in known]
-    keys.append(Key(tr("Predicted (below)"), "frame", LABELS[0], (below,)))
+    helps = {name: tr(PART_HELP[part]) if part in PART_HELP else "" for name, part in timeline.kinds}
+    keys = [Key(tr(n), "box", c, (drawn[n],), help=helps[n]) for n, c in shade.items() if not known or n in known]
+    keys.append(Key(tr("Predicted (below)"), "frame", LABELS[0], (below,), help=tr(WORDS["Predicted"])))
     title = tr("{things} by {lanes}", things=plural(timeline.bars), lanes=lowered(tr(timeline.lanes)))
     empty = tr("The {things} of one {tick} appear here.", things=lowered(plural(timeline.bars)), tick=tr(tick))
     return Chart(
