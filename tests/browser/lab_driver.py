@@ -33,6 +33,12 @@ CONNECTED = """() => { const c = window.jupyterapp?.shell?.currentWidget?.sessio
     const k = c?.session?.kernel; return c?.isReady && k && k.connectionStatus === 'connected' && k.status === 'idle' }"""
 NOT_RUN = """() => [...window.jupyterapp.shell.currentWidget.content.widgets]
     .filter(c => c.model.type === 'code' && c.model.sharedModel.source.trim() && c.model.executionCount == null).length"""
+#: Brings the n-th cell that shows a widget into sight: JupyterLab draws only what is near it.
+TO_WIDGET = """async n => { const notebook = window.jupyterapp.shell.currentWidget.content;
+    const shows = notebook.widgets.map((c, i) => [c, i]).filter(([c]) => c.model.type === 'code' && c.model.outputs.toJSON()
+      .some(o => o.data && 'application/vnd.jupyter.widget-view+json' in o.data)).map(([, i]) => i);
+    if (n < shows.length) { notebook.activeCellIndex = shows[n]; await notebook.scrollToItem(shows[n], 'start') }
+    return shows.length }"""
 #: The data of every Bokeh source in the page, by name; `n` is how many points it holds.
 POINTS = """name => { const all = window.Bokeh?.documents ?? [];
     return all.flatMap(d => [...d._all_models.values()]).filter(m => m.type === 'ColumnDataSource' && m.name === name)
@@ -165,6 +171,7 @@ class Page:
         self.page.wait_for_selector(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Notebook .jp-Cell", timeout=60_000)
         self.page.wait_for_function(CONNECTED, timeout=60_000)
         self.page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.info")
+        self.to_widget()
 
     def command(self, name: str, seconds: float = 120) -> Any:
         """Run a command of JupyterLab; `page.evaluate` has no time limit of its own."""
@@ -180,6 +187,11 @@ class Page:
         self.command("notebook:run-all-cells")
         left = self.page.evaluate(NOT_RUN)
         assert left == 0, f"{left} code cells did not run"
+        self.to_widget()
+
+    def to_widget(self, number: int = 0) -> bool:
+        """Bring the cell into sight that is the first, or a later one, to show a widget; whether there is one."""
+        return int(self.page.evaluate(TO_WIDGET, number)) > number
 
     def points(self, source: str) -> list[dict[str, list[Any]]]:
         """Return the data of the sources called `source`, one dictionary of columns for each figure that has it."""

@@ -16,12 +16,6 @@ LONG = 120.0
 FAILED_CELLS = """() => window.jupyterapp.shell.currentWidget.content.widgets.filter(c => c.model.type === 'code')
     .flatMap(c => c.model.outputs.toJSON()).filter(o => o.output_type === 'error').map(o => o.ename + ': ' + o.evalue)"""
 THEME = "t => window.jupyterapp.commands.execute('apputils:change-theme', { theme: 'JupyterLab ' + t })"
-#: Brings the n-th cell that shows a widget into sight: JupyterLab draws only what is near it.
-TO_WIDGET = """async n => { const notebook = window.jupyterapp.shell.currentWidget.content;
-    const shows = notebook.widgets.map((c, i) => [c, i]).filter(([c]) => c.model.type === 'code' && c.model.outputs.toJSON()
-      .some(o => o.data && 'application/vnd.jupyter.widget-view+json' in o.data)).map(([, i]) => i);
-    if (n < shows.length) { notebook.activeCellIndex = shows[n]; await notebook.scrollToItem(shows[n], 'start') }
-    return shows.length }"""
 RESTART = "() => window.jupyterapp.shell.currentWidget.sessionContext.restartKernel()"
 
 
@@ -60,7 +54,7 @@ class Visit:
 
     def to_widget(self, number: int = 0) -> bool:
         """Bring a cell that shows widgets into sight, the lab's own by default; whether there is one of this number."""
-        if number >= self.page.page.evaluate(TO_WIDGET, number):
+        if not self.page.to_widget(number):
             return False
         self.page.page.wait_for_selector(".aiinfra-lab", timeout=60_000)
         if number == 0:
