@@ -10,6 +10,8 @@ import os
 import re
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache, lru_cache
 from pathlib import Path
 from string import Formatter
@@ -31,6 +33,7 @@ LETTERS = 7
 
 _lock = threading.Lock()
 _chosen = ""
+_here: ContextVar[str] = ContextVar("aiinfra_language", default="")
 
 
 def tr(text: str, /, **values: object) -> str:
@@ -67,6 +70,8 @@ def language() -> str:
     It is what `use` chose, else AIINFRA_LANGUAGE, else in a kernel the language of JupyterLab, else the system's.
     """
     global _chosen
+    if here := _here.get():
+        return here
     if not _chosen:
         with _lock:
             _chosen = next(filter(None, map(known, _wishes())), ENGLISH)
@@ -88,6 +93,16 @@ def use(wish: str = "") -> str:
         raise ValueError(f"language: got {wish!r}; allowed: {', '.join((ENGLISH, *languages()))}")
     _chosen = found
     return language()
+
+
+@contextmanager
+def speaking(wish: str) -> Iterator[None]:
+    """Speak another language inside, in this thread only; one without a catalog changes nothing. For a page of its own language."""
+    token = _here.set(known(wish))
+    try:
+        yield
+    finally:
+        _here.reset(token)
 
 
 def languages() -> tuple[str, ...]:

@@ -17,6 +17,7 @@ import nbformat
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from ..texts import N_, html_language, speaking, told, tr, trn
 from .bokehjs import FIGURE_MIME, as_json, is_figure, scripts_for
 from .common import PAGE, moment, seconds
 from .engine import EXECUTED, FAILED, is_code, is_marker, status_of
@@ -28,7 +29,9 @@ PICTURES = ("image/svg+xml", "image/png", "image/jpeg", "image/gif", "image/webp
 WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
 BASE64 = re.compile(r"[A-Za-z0-9+/=\s]+")
 HEADING = re.compile(r"^#\s+(.+?)\s*#*$", re.MULTILINE)
-LABELS = {"parameters": "default parameters", "injected-parameters": "parameters of this run", "results": "results"}
+LABELS = {
+    "parameters": N_("default parameters"), "injected-parameters": N_("parameters of this run"), "results": N_("results"),
+}  # fmt: skip
 
 
 def to_html(
@@ -54,6 +57,14 @@ def to_html(
     """
     scrub = scrubber({"notebook folder": base} if base else None)
     nb = scrub_data(nb, scrub)
+    with speaking(str(nb.metadata.get("aiinfra", {}).get("language", ""))):
+        page = _page(nb, title, summary, base)
+    write_text(path, page)
+    return path
+
+
+def _page(nb: nbformat.NotebookNode, title: str, summary: Mapping[str, Any] | None, base: Path | None) -> str:
+    """Return the page, its own words in the language in use."""
     figures: list[Mapping[str, Any]] = []
     cells = _cells(nb, base, figures, title)
     scripts = [*scripts_for(figures), (PAGE / "report.js").read_text(encoding="utf-8")]
@@ -61,7 +72,9 @@ def to_html(
         loader=FileSystemLoader(PAGE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters.update(moment=moment, seconds=seconds, gib=_gib)
-    page = environment.get_template("report.html.j2").render(
+    environment.globals.update(tr=tr, trn=trn, told=told)
+    return environment.get_template("report.html.j2").render(
+        lang=html_language(),
         title=title,
         summary=dict(summary) if summary else None,
         cells=cells,
@@ -70,8 +83,6 @@ def to_html(
         style=Markup((PAGE / "report.css").read_text(encoding="utf-8") + code_style()),  # noqa: S704  # our own files
         scripts=[Markup(s) for s in scripts],  # noqa: S704  # our own and Bokeh's files
     )
-    write_text(path, page)
-    return path
 
 
 def _policy(scripts: list[str]) -> str:
@@ -132,7 +143,7 @@ def _code(cell: nbformat.NotebookNode, number: int, figures: list[Mapping[str, A
         "number": number,
         "status": status,
         "open": status == FAILED,
-        "label": next((LABELS[t] for t in cell.metadata.get("tags", []) if t in LABELS), ""),
+        "label": next((tr(LABELS[t]) for t in cell.metadata.get("tags", []) if t in LABELS), ""),
         "first_line": next((line.strip() for line in cell.source.splitlines() if line.strip()), "")[:100],
         "duration_s": cell.metadata.get("aiinfra", {}).get("seconds"),
         "source": safe_code(cell.source),
@@ -178,7 +189,7 @@ def _output(output: nbformat.NotebookNode, figures: list[Mapping[str, Any]]) -> 
     if "text/latex" in data:
         return {"kind": "html", "html": safe_latex(_joined(data["text/latex"]))}
     if WIDGET_MIME in data:
-        return {"kind": "note", "text": "An interactive control stands here in the notebook."}
+        return {"kind": "note", "text": tr("An interactive control stands here in the notebook.")}
     return {"kind": "text", "html": safe_text(plain)} if plain.strip() else None
 
 

@@ -21,6 +21,7 @@ from aiinfra_widgets.spec import _label
 from aiinfra_widgets.texts import DOMAIN, LOCALES
 
 HEADER = "# PROJECT: its texts in another language. Brought up to date by `make texts`; see docs/translating.md.\n#"
+TEMPLATE = re.compile(r'\b(trn?)\("([^"]+)"(?:, "([^"]+)")?')
 WORDS = re.compile(r"(?<![{\w])[A-Za-z][a-z]+(?![\w}])")
 REPO = Path(__file__).resolve().parents[2]
 PACKAGE = REPO / "aiinfra_widgets"
@@ -81,6 +82,10 @@ def extract(root: Path = PACKAGE) -> dict[str, Text]:
             entry = found.setdefault(one, Text(one, many))
             entry.many = entry.many or many
             entry.places.add(place)
+    for path in sorted(root.rglob("*.j2")):
+        for name, *said in TEMPLATE.findall(path.read_text(encoding="utf-8")):
+            entry = found.setdefault(said[0], Text(said[0], said[1] if name == "trn" else ""))
+            entry.places.add(path.relative_to(root.parent).as_posix())
     for one, place in MORE.items():
         found[one] = Text(one, places={place})
     return found

@@ -7,7 +7,7 @@
       const all = [...document.querySelectorAll("details.r-code")];
       const open = all.some((d) => !d.open);
       for (const d of all) d.open = open;
-      button.textContent = open ? "Hide all code" : "Show all code";
+      button.textContent = open ? button.dataset.hide : button.dataset.show;
     });
   }
   for (const node of document.querySelectorAll("script[data-figure]")) {
