@@ -159,11 +159,17 @@ def test_the_cap_counts_all_runs_of_a_user_together(written: Path, alone: None, 
     first.stop(reader)
 
 
+def warm(session: Session) -> None:
+    """Bring a rank up, which takes seconds that would count."""
+    wait_for(session.launch("training", spec_of("training", {"nodes": 1, "steps": 3}), room=1), "done", seconds=120)
+
+
 @pytest.mark.mpi
 @pytest.mark.timeout(180)
 def test_at_the_time_limit_a_run_is_saved_and_ended(quota: Path, sessions: list[Session]) -> None:
-    quota.write_text("max_run_time_s = 4\n")
     session = sessions[0]
+    warm(session)
+    quota.write_text("max_run_time_s = 4\n")
     reader = session.launch("training", spec_of("training", {"nodes": 1, "steps": 1_000_000}), room=1)
     [*_, now] = watch(reader)
     assert (now.state, now.message) == ("stopped", "ended at the administrator's limit of 4 s")
@@ -177,3 +183,20 @@ def test_at_the_time_limit_a_run_is_saved_and_ended(quota: Path, sessions: list[
     wait_for(again, "done")
     reader.poll()
     assert status(reader).state == "stopped"
+
+
+@pytest.mark.mpi
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_a_run_that_does_not_answer_at_its_limit_is_ended_with_its_ranks(quota: Path, sessions: list[Session]) -> None:
+    warm(sessions[0])
+    quota.write_text("max_run_time_s = 8\n")
+    reader = sessions[0].launch("training", spec_of("training", {"nodes": 1, "steps": 1_000_000}), room=1)
+    wait_for(reader, "running")
+    [rank] = [psutil.Process(e["pid"]) for e in reader.kind("started")]
+    rank.suspend()  # it will never look into its inbox again
+    [*_, now] = watch(reader, until=lambda s: s.final)
+    assert now.state == "interrupted"
+    assert now.message.startswith("ended at the administrator's limit of 8 s; it wrote no last checkpoint")
+    psutil.wait_procs([rank], timeout=20)
+    assert not rank.is_running()
