@@ -171,13 +171,13 @@ def _rows(table: pd.DataFrame, y: str, where: Mapping[str, Any] | None) -> pd.Da
 
 
 def _scale(unit: str, *values: Any) -> tuple[float, str]:
-    """Return the factor and the name of the unit in which the middle of the values reads well."""
+    """Return the factor and the name of the largest unit of which the axis shows at least one."""
     known = np.concatenate([v[np.isfinite(v) & (v > 0)] for v in values])
-    middle = float(np.median(known)) if len(known) else 1.0
+    top = float(np.max(known)) if len(known) else 1.0
     if unit in _SCALES:
-        return next(((f, n) for f, n in _SCALES[unit] if middle >= f), _SCALES[unit][-1])
+        return next(((f, n) for f, n in _SCALES[unit] if top >= f), _SCALES[unit][-1])
     if unit.endswith("/s") or unit in {"flop", "J", "W"}:
-        factor, prefix = next(((f, n) for f, n in _PER if middle >= f), _PER[-1])
+        factor, prefix = next(((f, n) for f, n in _PER if top >= f), _PER[-1])
         words = unit.split("/")[0] in {"samples", "tokens", "requests"}
         return (
             (factor, f"{prefix}{unit}") if not words else (factor, f"{'' if factor == 1 else f'{factor:,.0f} '}{unit}")
@@ -230,6 +230,8 @@ def _apart(at: Any, repeats: Any, span: float) -> Any:
 def _law(axes: Any, at: Any, fit: Fit, factor: float, log: bool) -> None:
     over = np.geomspace(at.min(), at.max(), 100) if log else np.linspace(at.min(), at.max(), 100)
     value, low, high = fit.at(over)
+    if not np.isfinite(value).any():  # too few points for a law
+        return
     axes.plot(over, value / factor, "--", color=INK, lw=1.0, label=f"{fit.law}, fitted", zorder=3)
     axes.fill_between(over, low / factor, high / factor, color=INK, alpha=0.10, lw=0, zorder=1)
 

@@ -112,31 +112,16 @@ def fit(name: str, x: Sequence[float] | Array, y: Sequence[float] | Array, *, le
 
     Raises:
         UnknownNameError: No such law.
-        ModelInputError: Points that are none, or too few to say anything at all.
+        ModelInputError: Points outside the law's domain. Too few are no error: the fit says that they cannot tell.
     """
     wanted = law(name)
     xs, ys = _points(wanted, x, y)
     if not 0.5 <= level < 1:
         raise ModelInputError(f"level: got {level}; allowed: 0.5 to below 1")
     places, free = len(np.unique(xs)), len(xs) - len(wanted.parameters)
-    solver = _Solver(wanted, xs, ys, level)
     if places < len(wanted.parameters) or free < 1:
-        need = len(wanted.parameters)
-        why = f"{places} different x and {len(xs)} points for {need} parameters; measure at least at {need} places, and {need + 1} points"
-        estimates = {p.name: Estimate(p.name, None, None, None, p.help, p.unit, why) for p in wanted.parameters}
-        return Fit(
-            name,
-            wanted.formula,
-            estimates,
-            level,
-            len(xs),
-            places,
-            None,
-            None,
-            (f"the data cannot tell: {why}",),
-            wanted.source,
-            solver.line,
-        )
+        return _silent(wanted, len(xs), places, level)
+    solver = _Solver(wanted, xs, ys, level)
     estimates = solver.estimates()
     if wanted.derived is not None:
         other = _Solver(wanted.derived, xs, ys, level)
@@ -156,6 +141,19 @@ def fit(name: str, x: Sequence[float] | Array, y: Sequence[float] | Array, *, le
         wanted.source,
         solver.line,
     )
+
+
+def _silent(wanted: Law, points: int, places: int, level: float) -> Fit:
+    """What too few points say: nothing."""
+    need = len(wanted.parameters)
+    why = f"{points} points at {places} different x for {need} parameters; {need} different x and {need + 1} points are the least"
+    estimates = {p.name: Estimate(p.name, None, None, None, p.help, p.unit, why) for p in wanted.parameters}
+
+    def line(x: Array) -> tuple[Array, Array, Array]:
+        return (np.full_like(x, np.nan),) * 3
+
+    notes = (f"the data cannot tell: {why}",)
+    return Fit(wanted.name, wanted.formula, estimates, level, points, places, None, None, notes, wanted.source, line)
 
 
 def fit_table(
@@ -206,8 +204,8 @@ def points_of(
 
 def _points(wanted: Law, x: Any, y: Any) -> tuple[Array, Array]:
     xs, ys = np.asarray(x, dtype=float).ravel(), np.asarray(y, dtype=float).ravel()
-    if len(xs) != len(ys) or not len(xs):
-        raise ModelInputError(f"points: got {len(xs)} x and {len(ys)} y; allowed: as many of each, at least one")
+    if len(xs) != len(ys):
+        raise ModelInputError(f"points: got {len(xs)} x and {len(ys)} y; allowed: as many of each")
     least = 0.0 if wanted.scaled_x else 1.0
     bad = ~(np.isfinite(xs) & np.isfinite(ys) & (ys > 0) & ((xs > 0) if wanted.scaled_x else (xs >= least)))
     if bad.any():
@@ -327,8 +325,6 @@ class _Solver:
         x = x / self.x_scale
         y = np.asarray(self.law.at(x, *self.best), dtype=float)
         free = len(self.x) - len(self.best)
-        if free < 1:
-            return y * self.y_scale, np.full_like(y, np.nan), np.full_like(y, np.nan)
         moves = (self.best > self.low + 1e-9) & (self.best < self.high)
         here, there = self._slope(self.x, self.best)[:, moves], self._slope(x, self.best)[:, moves]
         spread = np.einsum("ij,jk,ik->i", there, np.linalg.pinv(here.T @ here), there) * self.best_squares / free
