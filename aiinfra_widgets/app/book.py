@@ -142,12 +142,16 @@ def _block(item: Any) -> Block | None:
     if isinstance(item, Model):
         document = Document()
         document.add_root(item)
-        return Block(figure=dict(document.to_json()), kind="live")
+        return Block(figure=_json(document), kind="live")
     if hasattr(item, "_dom_classes"):  # an ipywidget lives in a notebook only
         words = tr("This part works in JupyterLab only: open the notebook there.")
         return Block(f'<p class="aside">{escape(words)}</p>', kind="output")
     html = getattr(item, "_repr_html_", lambda: None)()
     return Block(str(safe_html(html)) if html else f"<pre>{escape(repr(item))}</pre>", kind="output")
+
+
+def _json(document: Any) -> dict[str, Any]:
+    return {**document.to_json()}
 
 
 def _arranged(blocks: Sequence[Block]) -> list[Block]:

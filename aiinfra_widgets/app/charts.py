@@ -10,15 +10,18 @@ from html import escape
 from typing import Any
 
 import numpy as np
-import panel as pn
 from bokeh import events
-from bokeh import models as bk
+from bokeh import models as _models
+from bokeh.core.property.vectorization import Value
 
 from ..widgets.feed import Still
 from ..widgets.figures import Chart, Columns
 from ..widgets.theme import INK_TAG, PAPER_TAG
 from . import parts
+from .parts import pn
 
+#: Bokeh's type hints lack several of its models.
+bk: Any = _models
 #: Texts and frames of a figure are so much larger than in a notebook, for people at the back of a room.
 ZOOM = 1.35
 TEXT_SIZES = ("axis_label_text_font_size", "major_label_text_font_size", "text_font_size")
@@ -56,6 +59,11 @@ def skin(figure: Any, paper: Paper, zoom: float = ZOOM) -> list[Any]:
                 model.update(grid_line_color=paper.rule, grid_line_alpha=0.7)
         elif isinstance(model, bk.LabelSet):
             model.update(text_color=paper.ink)
+            if model.y_units == "screen" and isinstance(
+                model.y, int | float | Value
+            ):  # from the lower edge of the frame
+                at = model.y.value if isinstance(model.y, Value) else model.y
+                model.y = at * zoom
         for name in TEXT_SIZES if isinstance(model, bk.Axis | bk.LabelSet) else ():
             size = getattr(model, name, None)
             if isinstance(size, str) and size.endswith("px"):
@@ -70,7 +78,8 @@ class Card:
     """One chart of one page: its caption, what stands there while it is empty, its figure."""
 
     def __init__(self, chart: Chart, seen: bool, paper: Paper) -> None:
-        self.chart, self._sent = chart, None
+        self.chart = chart
+        self._sent: tuple[float, float] | None = None
         models = skin(chart.figure, paper)
         self.sources = {m.name: m for m in models if isinstance(m, bk.ColumnDataSource) and m.name}
         self._range = next((m for m in models if isinstance(m, bk.Range1d) and m.name == "follow"), None)

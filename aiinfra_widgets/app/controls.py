@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-import panel as pn
 import param
 
 from ..errors import LabError, SpecError
@@ -25,6 +24,7 @@ from ..widgets.controls import (
 )
 from ..widgets.state import Asked
 from . import parts
+from .parts import pn
 
 
 class Field:
@@ -82,8 +82,8 @@ class Field:
                 stops = steps(low, high, value, whole=k.kind == "int")
                 return pn.widgets.DiscreteSlider(options={stop_text(k, s): s for s in stops}, value=value, **looks)
             case "whole":
-                end, step = max(int(high), int(value)), int(k.step or 1)
-                return pn.widgets.IntSlider(start=int(low), end=end, value=value, step=step, **looks)
+                end, whole = max(int(high), int(value)), int(k.step or 1)
+                return pn.widgets.IntSlider(start=int(low), end=end, value=value, step=whole, **looks)
             case "slider":
                 step = stride(k, low, high)
                 return pn.widgets.FloatSlider(start=low, end=high, value=value, step=step, format="0[.]000", **looks)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import panel as pn
+import panel
 
+#: Panel's own hints make its widgets untyped functions.
+pn: Any = panel
 #: Served by `serve`: the style sheet of the lab's widgets, and ours after it.
 STYLE = "/style.css"
 WIDE = {"sizing_mode": "stretch_width", "margin": 0}

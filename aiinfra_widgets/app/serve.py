@@ -15,7 +15,6 @@ os.environ["BOKEH_RESOURCES"] = (
     "server"  # before Panel is imported: everything from here, nothing fetched from elsewhere
 )
 
-import panel as pn
 from bokeh.document import Document
 from tornado.web import RequestHandler
 
@@ -26,7 +25,9 @@ from . import parts
 from .book import Block, Book
 from .charts import PAPERS, skin
 from .gate import Gate
-from .stage import AppStage
+from .parts import pn
+from .stage import AppStage, Room
+from .view import View
 
 HOST = "127.0.0.1"
 STATIC = Path(__file__).parent / "static"
@@ -62,7 +63,8 @@ def page(book: Book, blocks: list[Block]) -> Any:
     asked = pn.state.session_args.get("theme", [b""])[0].decode(errors="replace")
     theme = asked if asked in PAPERS else "light"
     found = pn.Template((STATIC / "page.html").read_text(encoding="utf-8"))
-    shown, views = [], {}
+    shown: list[dict[str, str]] = []
+    views: dict[Room, View] = {}
     for i, block in enumerate(blocks):
         name = f"live{i}"
         shown.append({"html": block.html, "kind": block.kind, "name": "" if block.html else name})
@@ -71,7 +73,7 @@ def page(book: Book, blocks: list[Block]) -> Any:
             view = views[room] = views.get(room) or room.open(pn.state.curdoc, theme)
             found.add_panel(name, getattr(view, block.part.name))
         elif block.figure:
-            copy = Document.from_json(block.figure)
+            copy = Document.from_json(block.figure)  # type: ignore[arg-type]
             figure = copy.roots[0]
             copy.remove_root(figure)
             skin(figure, PAPERS[theme])

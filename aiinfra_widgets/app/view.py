@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-import panel as pn
-
 from ..quantities import quantity
 from ..texts import tr
 from ..widgets.controls import LIVE_SIGN
@@ -16,6 +14,7 @@ from ..widgets.state import Look
 from . import parts
 from .charts import PAPERS, Sheet
 from .controls import Field, forms, grouped
+from .parts import pn
 
 if TYPE_CHECKING:
     from .stage import Room

@@ -1,4 +1,4 @@
-"""What rank 0 and another rank say to each other: signed JSON over loopback. How the lines of a rank are labelled."""
+"""What rank 0 and another rank say to each other: signed JSON, over loopback where all ranks are on one machine."""
 
 from __future__ import annotations
 
@@ -60,13 +60,13 @@ def interrupt_main_thread() -> None:
 
 
 class Lines:
-    """A text stream that passes on whole lines, labelled with the rank, so that those of several ranks never mix.
+    """A text stream that passes on whole lines, so that those of several ranks never mix.
 
     A carriage return ends a line as well, so progress bars stay alive. What else a stream can do is left to `inner`.
     """
 
-    def __init__(self, rank: int, emit: Callable[[str], object], inner: Any) -> None:
-        self._label, self._emit, self.inner = f"[rank {rank}] ", emit, inner
+    def __init__(self, emit: Callable[[str], object], inner: Any) -> None:
+        self._emit, self.inner = emit, inner
         self._tail, self._lock = "", threading.RLock()
 
     def write(self, text: str) -> int:
@@ -74,7 +74,7 @@ class Lines:
         with self._lock:
             *done, self._tail = (self._tail + text).replace("\r", "\r\0").replace("\n", "\n\0").split("\0")
             if done:
-                self._emit("".join(self._label + line for line in done))
+                self._emit("".join(done))
         return len(text)
 
     def finish(self) -> None:

@@ -39,11 +39,11 @@ class Shell(InteractiveShell):
         self.wire.send("error", ename=etype.__name__, evalue=str(evalue), traceback=list(stb))
 
 
-def serve(rank: int, wire: Wire) -> None:
+def serve(wire: Wire) -> None:
     """Run cells until rank 0 is gone."""
     Shell.wire = wire
     shell = Shell.instance(config=CONFIG, display_pub_class=Display)
-    streams = [Lines(rank, partial(tell, wire, name), getattr(sys, name)) for name in ("stdout", "stderr")]
+    streams = [Lines(partial(tell, wire, name), getattr(sys, name)) for name in ("stdout", "stderr")]
     sys.stdout, sys.stderr = streams
     running, revoked, work = threading.Event(), threading.Event(), queue.SimpleQueue[dict[str, Any]]()
 

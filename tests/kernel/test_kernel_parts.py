@@ -1,4 +1,4 @@
-"""What the kernel is made of, without ranks: its number of ranks, its signed messages, its labelled lines."""
+"""What the kernel is made of, without ranks: its number of ranks, its signed messages, its lines."""
 
 from __future__ import annotations
 
@@ -52,19 +52,19 @@ def test_a_message_arrives_and_one_with_another_key_does_not() -> None:
         Wire(b, b"k" * 32).receive()
 
 
-def test_lines_are_whole_and_labelled() -> None:
+def test_lines_are_whole() -> None:
     shown: list[str] = []
-    lines = Lines(3, shown.append, None)
+    lines = Lines(shown.append, None)
     assert lines.write("a") == 1
     assert shown == []
     lines.write("b\nc\n\nd")
-    assert shown == ["[rank 3] ab\n[rank 3] c\n[rank 3] \n"]
+    assert shown == ["ab\nc\n\n"]
     lines.write(" 50%\r")
-    assert shown[1:] == ["[rank 3] d 50%\r"]
+    assert shown[1:] == ["d 50%\r"]
     lines.write("end")
     lines.finish()
     lines.finish()
-    assert shown[2:] == ["[rank 3] end\n"]
+    assert shown[2:] == ["end\n"]
 
 
 def test_the_kernelspec_interrupts_by_message_and_starts_our_module(repo: Path) -> None:

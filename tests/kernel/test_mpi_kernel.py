@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 import nbformat
 import psutil
 import pytest
+from aiinfra_widgets.kernels.mpi.ranks import chosen
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import KernelManager
 
@@ -33,10 +35,16 @@ class Cell:
     text: str = ""
     errors: list[dict[str, Any]] = field(default_factory=list)
     results: list[str] = field(default_factory=list)
+    changed: list[str] = field(default_factory=list)
 
     @property
     def lines(self) -> set[str]:
         return set(self.text.splitlines())
+
+    def said(self, rank: int, text: str) -> bool:
+        """Whether a rank printed a line, alone or with others."""
+        alive = range(9)
+        return any(rank in of(line, alive) for line in self.lines if line.endswith(f"] {text}"))
 
 
 class Kernel:
@@ -52,9 +60,9 @@ class Kernel:
         self.client.wait_for_ready(timeout=ANSWER_S)
 
     def processes(self) -> list[psutil.Process]:
-        """mpiexec and the ranks."""
-        mpiexec = psutil.Process(self.manager.provisioner.pid)
-        return [mpiexec, *mpiexec.children(recursive=True)]
+        """The keeper, mpiexec and the ranks."""
+        keeper = psutil.Process(self.manager.provisioner.pid)
+        return [keeper, *keeper.children(recursive=True)]
 
     def run(self, code: str, meanwhile: Callable[[Cell], bool] | None = None) -> Cell:
         """Run a cell; `meanwhile` is called after each message, until it returns True."""
@@ -70,6 +78,8 @@ class Kernel:
                 cell.errors.append(content)
             elif kind in {"execute_result", "display_data"}:
                 cell.results.append(content["data"]["text/plain"])
+            elif kind == "update_display_data":
+                cell.changed.append(content["data"]["text/plain"])
             elif kind == "status" and content["execution_state"] == "idle":
                 break
             if meanwhile and meanwhile(cell):
@@ -79,11 +89,11 @@ class Kernel:
         cell.status = reply["content"]["status"]
         return cell
 
-    def interrupt_when(self, *lines: str) -> Callable[[Cell], bool]:
-        """Interrupt as soon as these lines were printed."""
+    def interrupt_when(self, *ranks: int) -> Callable[[Cell], bool]:
+        """Interrupt as soon as these ranks printed `on`."""
 
         def look(cell: Cell) -> bool:
-            if not set(lines) <= cell.lines:
+            if not all(cell.said(rank, "on") for rank in ranks):
                 return False
             self.manager.interrupt_kernel()
             return True
@@ -93,6 +103,12 @@ class Kernel:
     def close(self) -> None:
         self.client.stop_channels()
         self.manager.shutdown_kernel()
+
+
+def of(line: str, alive: Sequence[int]) -> tuple[int, ...]:
+    """The ranks before a line: `[ranks 0-2, 5] text`."""
+    names = re.match(r"\[ranks? ([\d, -]+)\] ", line)
+    return chosen(names[1].replace(" ", ""), alive) if names else ()
 
 
 def gone(processes: list[psutil.Process], within_s: float = 15.0) -> bool:
@@ -127,7 +143,7 @@ SUM = "import numpy as np\ntotal = np.zeros(1)\ncomm.Allreduce(np.full(1, rank +
 def test_a_cell_runs_on_every_rank_and_its_lines_say_which(kernel: Kernel) -> None:
     cell = kernel.run(SUM)
     assert cell.status == "ok"
-    assert cell.lines == {"[rank 0] 3.0 2", "[rank 1] 3.0 2"}
+    assert cell.lines == {"[ranks 0, 1] 3.0 2"}
     assert kernel.run("comm.allreduce(rank)").results == ["1"]
 
 
@@ -138,7 +154,8 @@ def test_state_and_results_live_on_every_rank(kernel: Kernel) -> None:
 
 def test_a_line_without_an_end_and_what_is_displayed_come_too(kernel: Kernel) -> None:
     cell = kernel.run("from IPython.display import display\ndisplay({'rank': rank})\nprint('tail', end='')")
-    assert {"[rank 0] tail", "[rank 1] tail", "[rank 1] shows:"} <= cell.lines
+    assert "[rank 1] shows:" in cell.lines
+    assert {"[ranks 0, 1] tail"} <= cell.lines or {"[rank 0] tail", "[rank 1] tail"} <= cell.lines
     assert sorted(cell.results) == ["{'rank': 0}", "{'rank': 1}"]
 
 
@@ -166,10 +183,10 @@ def test_an_error_names_its_rank_and_leaves_the_kernel_usable(kernel: Kernel, fa
 )
 def test_an_interrupt_reaches_every_rank(kernel: Kernel, wait: str) -> None:
     before = kernel.processes()
-    cell = kernel.run(f"import numpy as np\nprint('on')\n{wait}", kernel.interrupt_when("[rank 0] on", "[rank 1] on"))
+    cell = kernel.run(f"import numpy as np\nprint('on')\n{wait}", kernel.interrupt_when(0, 1))
     assert cell.status == "error"
     assert "RankBusy" not in str(cell.errors)
-    assert kernel.run(SUM).lines == {"[rank 0] 3.0 2", "[rank 1] 3.0 2"}
+    assert kernel.run(SUM).lines == {"[ranks 0, 1] 3.0 2"}
     assert kernel.processes() == before, "an interrupt must not replace a process"
 
 
@@ -189,7 +206,7 @@ def test_a_rank_that_fails_before_the_others_call_is_shown_at_once(kernel: Kerne
 
 def test_a_rank_in_its_own_communicator_is_named_and_a_restart_helps(kernel: Kernel) -> None:
     lock = "own = comm.Dup()\nprint('on')\nif rank == 1:\n    own.Barrier()"
-    cell = kernel.run(lock, kernel.interrupt_when("[rank 1] on"))
+    cell = kernel.run(lock, kernel.interrupt_when(1))
     assert cell.errors[-1]["ename"] == "RankBusy"
     assert cell.errors[-1]["evalue"].startswith("[rank 1]")
     assert kernel.run("print('no')").status == "error"
@@ -205,19 +222,16 @@ def test_a_killed_rank_is_reported_and_the_others_go_on(kernels: Path) -> None:
     kernel = Kernel(kernels, AIINFRA_NP="3")
     cell = kernel.run("import os, signal\nif rank == 1:\n    os.kill(os.getpid(), signal.SIGKILL)")
     assert [e["ename"] for e in cell.errors] == ["RankLost"]
-    assert kernel.run("print(comm.allgather(os.getpid()) == [os.getpid()], size)").lines == {
-        "[rank 0] False 2",
-        "[rank 2] False 2",
-    }
-    kernel.run("print('on')\nwhile True:\n    comm.allreduce(1)", kernel.interrupt_when("[rank 0] on", "[rank 2] on"))
-    assert kernel.run("print(comm.allreduce(1))").lines == {"[rank 0] 2", "[rank 2] 2"}
+    assert kernel.run("print(comm.allgather(os.getpid()) == [os.getpid()], size)").lines == {"[ranks 0, 2] False 2"}
+    kernel.run("print('on')\nwhile True:\n    comm.allreduce(1)", kernel.interrupt_when(0, 2))
+    assert kernel.run("print(comm.allreduce(1))").lines == {"[ranks 0, 2] 2"}
     ranks = kernel.processes()
     kernel.close()
     assert gone(ranks)
 
 
 def test_it_listens_on_loopback_only_and_takes_nobody_else_in(kernel: Kernel) -> None:
-    _, *ranks = kernel.processes()
+    _, _, *ranks = kernel.processes()
     listening = [c.laddr for p in ranks for c in p.net_connections("tcp") if c.status == psutil.CONN_LISTEN]
     connection = json.loads(Path(kernel.manager.connection_file).read_text())
     jupyter = {v for k, v in connection.items() if k.endswith("_port")}
@@ -269,4 +283,91 @@ def test_it_runs_notebooks_unattended(kernels: Path, tmp_path: Path, runner: str
     assert done.returncode == 0, done.stderr
     outputs = nbformat.read(tmp_path / "out.ipynb", as_version=4).cells[-1].outputs
     lines = "".join(o["text"] for o in outputs if o["output_type"] == "stream").splitlines()
-    assert set(lines) == {f"[rank {r}] 6.0 3" for r in range(3)}
+    assert set(lines) == {"[ranks 0-2] 6.0 3"}
+
+
+def test_a_cell_on_some_ranks(kernel: Kernel) -> None:
+    assert kernel.run("%%rank 1\nonly = rank\nprint('here')").lines == {"[rank 1] here"}
+    assert kernel.run("print('only' in globals())").lines == {"[rank 0] False", "[rank 1] True"}
+    assert kernel.run("%%rank !1\n1 + rank").results == ["1"]
+    refused = kernel.run("%%rank 7\nprint('no')")
+    assert refused.errors[0]["ename"] == "RankError"
+    assert "there is no rank 7; there are 0, 1" in refused.errors[0]["evalue"]
+    assert refused.text == ""
+
+
+def test_completion_and_pictures_are_of_rank_0(kernel: Kernel) -> None:
+    kernel.run("a_long_name = rank")
+    sent = kernel.client.complete("a_long_n")
+    while (reply := kernel.client.get_shell_msg(timeout=ANSWER_S))["parent_header"].get("msg_id") != sent:
+        pass
+    assert "a_long_name" in reply["content"]["matches"]
+    picture = "from IPython.display import display, SVG\nif rank == 0:\n    display(SVG('<svg xmlns=\"http://www.w3.org/2000/svg\"/>'))"
+    assert len(kernel.run(picture).results) == 1
+
+
+def test_a_long_cell_says_for_whom_it_waits(kernel: Kernel) -> None:
+    code = "import time\nif rank == 1:\n    time.sleep(7)"
+    cell = kernel.run(code)
+    assert any("done: 0; still at work: 1" in text for text in cell.changed + cell.results)
+    assert cell.changed[-1].startswith("2 ranks: done after")
+
+
+def test_another_number_of_ranks_behind_the_same_connection(kernels: Path) -> None:
+    kernel = Kernel(kernels)
+    before = kernel.processes()
+    assert kernel.run("%ranks").text.startswith("[rank 0] 2 ranks: 0, 1")
+    too_many = kernel.run("%ranks 100000")
+    assert too_many.errors[0]["ename"] == "RankError"
+    cell = kernel.run("%ranks 3")
+    assert cell.status == "ok"
+    assert cell.text.splitlines()[-1] == "3 ranks now"
+    assert gone(before[1:]), "a rank of the old number is left"
+    assert kernel.run(SUM).lines == {"[ranks 0-2] 6.0 3"}
+    ranks = kernel.processes()
+    kernel.manager.restart_kernel()
+    kernel.client.wait_for_ready(timeout=ANSWER_S)
+    assert kernel.run(SUM).lines == {"[ranks 0-2] 6.0 3"}, "a restart keeps the number"
+    ranks += kernel.processes()
+    kernel.close()
+    assert gone(ranks)
+
+
+def test_another_launcher_takes_the_place_of_mpiexec(kernels: Path, tmp_path: Path) -> None:
+    """A command that is not ours starts the ranks: here a script around mpiexec, on a cluster `srun -K1 --mpi=pmix -n {n}`."""
+    flags = "--with-ft ulfm --bind-to none --map-by :OVERSUBSCRIBE --mca pml ob1 --mca btl self,sm"
+    script = tmp_path / "srun"
+    root = "export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1"
+    mpiexec = Path(sys.executable).with_name("mpiexec")
+    script.write_text(f'#!/bin/sh\n{root}\necho "$@" > {tmp_path}/asked\nshift\nexec {mpiexec} {flags} "$@"\n')
+    script.chmod(0o755)
+    kernel = Kernel(kernels, AIINFRA_KERNEL_LAUNCHER=f"{script} -K1 -n {{n}}", AIINFRA_NP="2")
+    assert kernel.run(SUM).lines == {"[ranks 0, 1] 3.0 2"}
+    assert (tmp_path / "asked").read_text().startswith("-K1 -n 2 ")
+    ranks = kernel.processes()
+    kernel.close()
+    assert gone(ranks)
+
+
+@pytest.mark.parametrize("case", ["one-rank-fails", "dead-rank", "other-number"])
+def test_papermill_says_which_rank(kernels: Path, tmp_path: Path, case: str) -> None:
+    code = {
+        "one-rank-fails": ["if rank == 1:\n    raise ValueError('no luck')"],
+        "dead-rank": ["import os, signal\nif rank == 1:\n    os.kill(os.getpid(), signal.SIGKILL)"],
+        "other-number": ["%ranks 3", SUM],
+    }[case]
+    cells = [nbformat.v4.new_code_cell(c) for c in code]
+    metadata = {"kernelspec": {"name": NAME, "display_name": "MPI", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), tmp_path / "in.ipynb")
+    env = {**os.environ, "JUPYTER_PATH": str(kernels.parent)}
+    argv = [str(Path(sys.executable).with_name("papermill")), "in.ipynb", "out.ipynb", "--no-progress-bar"]
+    done = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=100, check=False)
+    last = nbformat.read(tmp_path / "out.ipynb", as_version=4).cells[-1].outputs
+    if case == "other-number":
+        assert done.returncode == 0, done.stderr
+        assert "".join(o["text"] for o in last if o["output_type"] == "stream") == "[ranks 0-2] 6.0 3\n"
+    else:
+        assert done.returncode == 1
+        [error] = [o for o in last if o["output_type"] == "error"]
+        assert error["evalue"].startswith("[rank 1] ")
+        assert error["ename"] == {"one-rank-fails": "ValueError", "dead-rank": "RankLost"}[case]
