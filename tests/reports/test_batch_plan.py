@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,7 @@ from aiinfra_widgets.reports.batch.admission import Admission
 from aiinfra_widgets.reports.batch.plan import plan
 
 GIB = 2**30
+REPO = Path(__file__).resolve().parents[2]
 HERE = Machine(id="test", made_at="2026-01-01T00:00:00+00:00", cores=4, memory_bytes=8 * GIB, cpu_model="test")
 PARAMETERS = """\
 nodes = 1  # ranks
@@ -204,3 +206,10 @@ def test_that_reports_run_alone_is_said(jobs):
     small = dataclasses.replace(HERE, cores=2)
     assert Admission(small, 2, False).advice(jobs).startswith("2 reports need all 2 cores, and no other")
     assert Admission(small, 1, False).advice(jobs) == ""
+
+
+def test_the_batch_file_that_ships_is_right():
+    found = plan(REPO / "labs" / "batch.yaml", HERE)
+    assert found.jobs[0].id == "training-workload=digits-cnn-global_batch=64"
+    assert len(found.jobs) == 4 + 3 + 2
+    assert [j.ranks for j in found.jobs] == [2] * 4 + [1, 1, 2] + [1, 1]

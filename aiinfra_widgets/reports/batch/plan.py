@@ -240,11 +240,11 @@ def _placed(line: str, nodes: Mapping[str, Node], where: str) -> str:
 
 
 def _ranks(parameters: Mapping[str, Any]) -> int:
-    """Return the most ranks that parameters ask for: `nodes`, and any `nodes=N` in a list of changes or plans."""
+    """Return the most ranks that parameters ask for: `nodes`, a number or a list, and any `nodes=N` in a list of changes or plans."""
     words = [w for v in parameters.values() for w in (v if isinstance(v, list) else [v]) if isinstance(w, str)]
     asked = [int(n) for w in words for n in ASKED_NODES.findall(w)]
     nodes = parameters.get("nodes")
-    return max([1, *asked, *([nodes] if isinstance(nodes, int) else [])])
+    return max([1, *asked, *(n for n in (nodes if isinstance(nodes, list) else [nodes]) if isinstance(n, int))])
 
 
 def _id(name: str, varied: Mapping[str, Any]) -> str:
