@@ -11,6 +11,7 @@ from .machine.modelled import ModelledPower
 from .machine.profile import Machine
 from .models import energy, rented_cost_usd
 from .quantities import Value
+from .texts import N_
 
 #: Modelled watts are this much too high or too low, as a share.
 BAND = 0.4
@@ -64,7 +65,7 @@ def bill(
     if counter_j is not None:
         joule, method, how, low, high = counter_j, "measured", "energy counter of this machine", 1.0, 1.0
     gram = energy.operational_gco2e(joule, place.carbon_intensity_gco2e_per_kwh)
-    intensity = f"{place.carbon_intensity_gco2e_per_kwh:.0f} gCO2e/kWh on average"
+    intensity = N_(f"{place.carbon_intensity_gco2e_per_kwh:.0f} gCO2e/kWh on average")
     dollars = f"{price_usd_per_node_hour:g} USD for a node and hour"
     usd = rented_cost_usd(nodes, wall_s, price_usd_per_node_hour)
     return {

@@ -134,7 +134,7 @@ def columns(
     if len(planned):
         said += [tr("predicted {time}", time=took_s[1]) if said else tr("Predicted: {time}", time=took_s[1])]
     said += [tr("shown: the first {count} intervals", count=BARS)] if left_out else []
-    caption = ["; ".join(said)] if said else []
+    caption = [tr("; ").join(said)] if said else []
     low, high = _lanes(measured, planned)
     return {
         "bars": bars,
@@ -179,7 +179,7 @@ def colours(timeline: Timeline) -> tuple[str, ...]:
 def words(timeline: Timeline, found: Mapping[str, Columns]) -> str:
     """Say what the chart shows, for somebody who does not see it."""
     shown, planned = len(found["bars"]["lane"]), len(found["ghosts"]["lane"])
-    return ". ".join([counts(timeline, shown, planned), *found["caption"]["text"]])
+    return tr(". ").join([counts(timeline, shown, planned), *found["caption"]["text"]])
 
 
 def counts(timeline: Timeline, shown: int, planned: int) -> str:
