@@ -12,7 +12,7 @@ from lab_driver import Page
 from lab_page import chip, no_overflow, segments, whole_lab
 
 #: Where waiting stops, in seconds; a busy machine may take its time.
-LONG = 120.0
+LONG = 300.0
 FAILED_CELLS = """() => window.jupyterapp.shell.currentWidget.content.widgets.filter(c => c.model.type === 'code')
     .flatMap(c => c.model.outputs.toJSON()).filter(o => o.output_type === 'error').map(o => o.ename + ': ' + o.evalue)"""
 THEME = "t => window.jupyterapp.commands.execute('apputils:change-theme', { theme: 'JupyterLab ' + t })"

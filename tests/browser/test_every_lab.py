@@ -76,7 +76,7 @@ def visit(desk: JupyterLab, chromium: str, artifacts: Path, lab: str) -> Iterato
     assert not left, f"the kernel has ended, and something is left: {left}"
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1500)
 @pytest.mark.parametrize("lab", CORE)
 def test_the_main_controls(visit: Visit) -> None:
     visit.try_each(fields(visit.page, "1")[:MAIN])
@@ -85,7 +85,7 @@ def test_the_main_controls(visit: Visit) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(2400)
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("lab", LABS)
 def test_every_control(visit: Visit) -> None:
     visit.open_folds()
