@@ -70,7 +70,7 @@ def aiinfra(*words: str, timeout: float = 300) -> subprocess.CompletedProcess[st
 ANSWERED: dict[str, dict[str, object]] = {
     "04_scale_out": {},
     "05_claims": {"seconds": 15.0},
-    "10_sweeps": {"nodes": [1, 2, 4], "global_batch": [64, 256, 1024], "repeats": 1, "steps": 12},
+    "10_sweeps": {"nodes": [1, 2, 4], "global_batch": [64, 256, 1024], "repeats": 1, "steps": 20},
 }
 
 
