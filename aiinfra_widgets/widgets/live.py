@@ -18,6 +18,7 @@ import anywidget
 import numpy as np
 import traitlets
 
+from ..texts import html_language, tr
 from .figures import Chart, Columns
 from .notebook import FIGURE_MIME, bundle
 from .theme import live_script, style_sheet
@@ -70,6 +71,8 @@ class Live(anywidget.AnyWidget):
     _css = style_sheet()
     charts: Any = traitlets.List().tag(sync=True)
     classes: Any = traitlets.List().tag(sync=True)
+    language = traitlets.Unicode().tag(sync=True)
+    broken = traitlets.Unicode().tag(sync=True)
     bokeh_version = traitlets.Unicode().tag(sync=True)
 
     def __init__(self, charts: Iterable[Chart], classes: Iterable[str] = ()) -> None:
@@ -81,7 +84,14 @@ class Live(anywidget.AnyWidget):
         self._labels: dict[str, str] = {}
         self._batch: _Message | None = None
         shown = [_described(c) for c in charts]
-        super().__init__(charts=shown, classes=list(classes), bokeh_version=bokeh.__version__)
+        broken = tr("The figures cannot be drawn: {reason}. Run the cell again.")
+        super().__init__(
+            charts=shown,
+            classes=list(classes),
+            bokeh_version=bokeh.__version__,
+            language=html_language(),
+            broken=broken,
+        )
         self.on_msg(self._said)
 
     @contextmanager

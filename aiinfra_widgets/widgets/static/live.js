@@ -154,11 +154,16 @@ function apply(charts, message, buffers) {
   for (const [name, text] of Object.entries(message.labels)) charts[name]?.el.setAttribute("aria-label", text);
 }
 
-// ipywidgets gives its sliders no accessible name; the label beside it is one.
-function nameSliders(root) {
+// ipywidgets gives its sliders no accessible name; the label beside it is one. A field without a label has its tooltip or placeholder.
+function nameControls(root) {
   for (const handle of root.querySelectorAll(".noUi-handle:not([aria-label]), .widget-hslider [role=slider]:not([aria-label])")) {
     const label = handle.closest(".widget-inline-hbox")?.querySelector(".widget-label");
     if (label?.textContent) handle.setAttribute("aria-label", label.textContent);
+  }
+  for (const field of root.querySelectorAll(".widget-text input:not([aria-label]), .widget-textarea textarea:not([aria-label])")) {
+    const named = [...(field.labels || [])].some(l => l.textContent.trim());
+    const text = field.closest("[title]")?.title || field.placeholder;
+    if (!named && text) field.setAttribute("aria-label", text);
   }
 }
 
@@ -171,7 +176,7 @@ export default {
     model.on("msg:custom", take);
     let B;
     try { B = await bokeh(model); } catch (error) {
-      el.textContent = `The figures cannot be drawn: ${error.message}. Run the cell again.`;
+      el.textContent = model.get("broken").replace("{reason}", error.message);
       return;
     }
     for (const spec of model.get("charts")) {
@@ -186,8 +191,9 @@ export default {
     const sheets = new MutationObserver(() => setTimeout(dress, 100));
     sheets.observe(document.head, { childList: true });
     const lab = el.closest(".aiinfra-lab");
-    const names = lab && new MutationObserver(() => nameSliders(lab));
-    if (names) { nameSliders(lab); names.observe(lab, { childList: true, subtree: true }); }
+    if (lab) lab.lang = model.get("language"); // so that a browser takes the right font for Chinese, and a screen reader the right voice
+    const names = lab && new MutationObserver(() => nameControls(lab));
+    if (names) { nameControls(lab); names.observe(lab, { childList: true, subtree: true }); }
     open = true;
     for (const [message, buffers] of pending.splice(0)) apply(charts, message, buffers);
     model.send({ type: "hello" });
