@@ -20,6 +20,8 @@ const SHAPES = {
   // different work, one machine
   "09": ['<rect x="4" y="4" width="7" height="7" rx="1"/><rect x="13" y="13" width="7" height="7" rx="1"/>',
     '<circle cx="16.5" cy="7.5" r="3.5"/><path d="M4 20l3.5-6 3.5 6z"/>'],
+  // points, and the law through them
+  "10": ['<path d="M4 4v16h16"/>', '<path d="M6 17L19 6"/><circle cx="9" cy="11" r="0.6"/><circle cx="12" cy="15" r="0.6"/><circle cx="16" cy="12" r="0.6"/>'],
 };
 const OTHER = ['<rect x="5" y="4" width="14" height="16" rx="1.5"/>', '<path d="M8.5 9h7M8.5 13h7M8.5 17h4"/>'];
 
