@@ -15,6 +15,8 @@ from aiinfra_widgets.workloads import catalog
 
 REPO = Path(__file__).resolve().parents[2]
 LABS = sorted((REPO / "labs").glob("[0-9][0-9]_*.ipynb"))
+#: The same labs in other languages, in a folder for each.
+EDITIONS = sorted((REPO / "labs").glob("*/[0-9][0-9]_*.ipynb"))
 AIINFRA = Path(sys.executable).parent / "aiinfra"
 QUICK = {
     "01_training_scaling": {"steps": 160, "nodes": 1, "changes": ["step=60 nodes=2"]},
@@ -104,7 +106,9 @@ def test_lab_without_a_run_answers_unattended(lab: Path, report: Report, tmp_pat
     assert (out / f"{lab.stem}.html").stat().st_size > 100_000
 
 
-@pytest.mark.parametrize("lab", [p for p in LABS if p.stem in QUICK], ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "lab", [p for p in (*LABS, *EDITIONS) if p.stem in QUICK], ids=lambda p: f"{p.parent.name}/{p.stem}"
+)
 def test_lab_runs_unattended_and_reads_the_run(lab: Path, profile: Path, report: Report, tmp_path: Path) -> None:
     out = tmp_path / "report"
     done = report(lab, QUICK[lab.stem], out)
