@@ -71,7 +71,7 @@ class Field:
 
     def _make(self, value: Any, name: str) -> Any:
         k, low, high = self.knob, self.knob.low or 0.0, self._most or 0.0
-        looks = {"name": name, "stylesheets": [parts.STYLE], **parts.WIDE}
+        looks = {"label": name, "stylesheets": [parts.STYLE], **parts.WIDE}
         help_ = k.help + ("" if k.kind == "bool" else " " + tr("Allowed: {allowed}.", allowed=k.allowed))
         match self.kind:
             case "switch":

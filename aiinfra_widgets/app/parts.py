@@ -49,7 +49,7 @@ def card(number: str, title: str, *children: Any) -> Any:
 def button(text: str, tip: str, press: Any, *, first: bool = False) -> Any:
     """Return a button that calls `press`."""
     found = pn.widgets.Button(
-        name=text, description=tip or None, button_type="primary" if first else "default", stylesheets=[STYLE],
+        label=text, description=tip or None, color="primary" if first else "default", stylesheets=[STYLE],
         css_classes=["press"], margin=0,
     )  # fmt: skip
     found.on_click(lambda _: press())

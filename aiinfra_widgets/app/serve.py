@@ -11,9 +11,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-os.environ["BOKEH_RESOURCES"] = (
-    "server"  # before Panel is imported: everything from here, nothing fetched from elsewhere
-)
+# Before Panel is imported: everything comes from here, nothing from elsewhere; and a page of a thousand models is not
+# checked for mistakes of layout each time somebody opens it.
+os.environ.update(BOKEH_RESOURCES="server", BOKEH_VALIDATE_DOC="false")
 
 from bokeh.document import Document
 from tornado.web import RequestHandler

@@ -94,7 +94,7 @@ class View(Presenter):
         words = tr("With this setup, what will the {quantity} be?", quantity=q.label.lower())
         ask = parts.html(f'<p class="aiinfra-question">{escape(words)} <small>{escape(q.help)}</small></p>')
         self.guess = pn.widgets.TextInput(
-            placeholder=tr("your number, in {unit}", unit=self.unit), name=tr("Your prediction ({unit})", unit=self.unit),
+            placeholder=tr("your number, in {unit}", unit=self.unit), label=tr("Your prediction ({unit})", unit=self.unit),
             stylesheets=[parts.STYLE], css_classes=["guess"], margin=0, width=260,
         )  # fmt: skip
         self.guess.param.watch(lambda _: self.act("commit"), "enter_pressed")
@@ -131,7 +131,7 @@ class View(Presenter):
     def button(self, name: str, *, locked: bool, text: str = "", tip: str = "") -> None:
         """Lock a button, and change its text or tip."""
         found = self.buttons[name]
-        for key, value in {"disabled": locked, "name": text, "description": tip}.items():
+        for key, value in {"disabled": locked, "label": text, "description": tip}.items():
             if (value or key == "disabled") and getattr(found, key) != value:
                 setattr(found, key, value)
 
