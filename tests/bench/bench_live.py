@@ -14,6 +14,7 @@ Needs Chromium (in CHROMIUM, or on the PATH) and a calibrated machine (`aiinfra 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
@@ -121,16 +122,17 @@ def measure(server: JupyterLab, page: Page, home: Path, args: argparse.Namespace
     page.page.wait_for_selector(".aiinfra-live[data-ready]", timeout=60_000)
     [folder] = (home / "lab" / "runs").iterdir()
     reader = RunReader(folder)
-    page.until("the ranks", lambda: reader.poll() and len(reader.latest()) == args.nodes, 90)
+    page.until("the ranks", lambda: reader.poll() and len(reader.latest()) == args.nodes, 300)
     pids = [e["pid"] for e in reader.kind("started")]
     for pid in pids if args.nice else ():
         psutil.Process(pid).nice(args.nice)
-    page.until("six figures", lambda: page.page.evaluate(FIGURES) >= 6, 120)
+    page.until("six figures", lambda: page.page.evaluate(FIGURES) >= 6, 300)
     devtools = page.page.context.new_cdp_session(page.page)
     devtools.send("Performance.enable")
     [kernel] = (psutil.Process(p) for p in server.kernel_pids())
     page.page.evaluate(WATCH)
     start, cpu = time.time(), psutil.cpu_times()
+    own = [cpu_s(kernel), cpu_s(renderer())]
     seen: list[list[float]] = []
     memory: list[tuple[float, float, float, float]] = []
     while (passed := time.time() - start) < args.seconds:
@@ -139,28 +141,34 @@ def measure(server: JupyterLab, page: Page, home: Path, args: argparse.Namespace
         if len(memory) % 10 == 0:
             devtools.send("HeapProfiler.collectGarbage")
         metrics = {m["name"]: m["value"] for m in devtools.send("Performance.getMetrics")["metrics"]}
-        memory.append((passed, kernel.memory_info().rss, metrics["JSHeapUsedSize"], renderer_bytes()))
+        memory.append((passed, kernel.memory_info().rss, metrics["JSHeapUsedSize"], renderer().memory_info().rss))
     spent = [b - a for a, b in zip(cpu, psutil.cpu_times(), strict=True)]
+    own = [cpu_s(p) - before for p, before in zip((kernel, renderer()), own, strict=True)]
     reader.poll()
     sent = [json.loads(line) for line in (home / "sent.jsonl").read_text().splitlines()]
     page.page.locator(".aiinfra-lab button", has_text="Stop").first.click()
-    page.until("stopped", lambda: "stopped" in page.page.locator(".aiinfra-chip").first.inner_text(), 60)
+    page.until("stopped", lambda: "stopped" in page.page.locator(".aiinfra-chip").first.inner_text(), 120)
     return {
         "sent": [s for s in sent if start <= s[0] < start + args.seconds], "seen": seen, "memory": np.array(memory),
-        "ticks": reader.ticks, "figures": page.page.evaluate(FIGURES), "busy": 1 - spent[3] / sum(spent), "errors": page.errors,
+        "ticks": reader.ticks, "figures": page.page.evaluate(FIGURES), "busy": 1 - spent[3] / sum(spent), "own_s": own,
+        "errors": page.errors,
     }  # fmt: skip
 
 
-def renderer_bytes() -> float:
-    """Return the memory of the largest renderer among our own children: the page's."""
-    found = [0.0]
+def renderer() -> psutil.Process:
+    """Return the largest renderer among our own children: the page's."""
+    found = {}
     for process in psutil.Process().children(recursive=True):
-        try:
+        with contextlib.suppress(psutil.Error):
             if "--type=renderer" in process.cmdline():
-                found.append(float(process.memory_info().rss))
-        except psutil.Error:
-            continue
-    return max(found)
+                found[process] = process.memory_info().rss
+    return max(found, key=lambda p: found[p])
+
+
+def cpu_s(process: psutil.Process) -> float:
+    """Return the processor time that a process has taken: unlike wall time, no neighbour makes it longer."""
+    used = process.cpu_times()
+    return float(used.user + used.system)
 
 
 def report(found: dict[str, Any], args: argparse.Namespace) -> None:
@@ -181,6 +189,11 @@ def report(found: dict[str, Any], args: argparse.Namespace) -> None:
         values = found["memory"][:, column] / 2**20
         slope, width = slope_per_min(found["memory"][:, 0], values)
         print(f"{name:23s} {values[0]:8.1f} to {values[-1]:.1f} MiB, slope {slope:+.2f} \u00b1 {width:.2f} MiB/min")
+    looks = max(len(sent), 1)
+    print(
+        "processor per look      "
+        + ", ".join(f"{n} {1e3 * s / looks:.0f} ms" for n, s in zip(("kernel", "page"), found["own_s"], strict=True))
+    )
     print(f"processor               {found['busy']:.0%} busy; console errors: {len(found['errors'])}")
 
 
