@@ -43,6 +43,7 @@ HEAVY: dict[str, tuple[str, ...]] = {
     "ipywidgets": ("widgets/*",),
     "anywidget": ("widgets/*",),
     "papermill": ("reports/*",),
+    "nbgrader": ("course/grader.py",),
     "pynvml": ("machine/nvml.py", "machine/power.py", "machine/devices.py"),
 }
 #: Inside an allowed folder, files that the kernel loads as well.

@@ -10,6 +10,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from ..errors import UnknownNameError
+from ..experiment import experiment
 from ..palette import MEASURED, PREDICTED
 from ..quantities import quantity, show
 from ..texts import tr
@@ -67,6 +68,15 @@ def body(room: Classroom) -> str:
     )
 
 
+def _title(lab: str) -> str:
+    """Return an experiment's title; asking for it also adds its quantities to the vocabulary."""
+    known = {"claims": tr("Claims"), "scale_out": tr("Scaling out")}
+    try:
+        return known.get(lab) or tr(experiment(lab).title)
+    except UnknownNameError:
+        return lab
+
+
 def _label(name: str) -> str:
     try:
         return quantity(name).label
@@ -82,7 +92,7 @@ def _amount(name: str, value: float | None) -> str:
 
 
 def _group(group: Group) -> str:
-    title = f"{group.lab}: {_label(group.question)}"
+    title = f"{_title(group.lab)}: {_label(group.question)}"
     figure, said = _verdicts(group) if _is_verdict(group) else (_strip(group), _in_words(group))
     words = [g for g in group.guesses if g.explanation]
     items = "".join(

@@ -60,12 +60,17 @@ class Group:
     def summary(self) -> dict[str, Any]:
         """Return counts, median and quartiles of prediction over measurement, and how many were far too low or too high."""
         r = self.ratios
-        low, mid, high = statistics.quantiles(r, n=4) if len(r) > 1 else (r or [math.nan]) * 3
+        quartiles: list[float | None] = list(statistics.quantiles(r, n=4)) if len(r) > 1 else [*r, *r, *r] or [None] * 3
         return {
-            "lab": self.lab, "question": self.question, "predictions": len(self.guesses), "compared": len(r), "median_ratio": mid if r else None,
-            "quartile_low": low if r else None, "quartile_high": high if r else None, "below_half": sum(x < 0.5 for x in r), "above_double": sum(x > 2 for x in r),
+            "lab": self.lab,
+            "question": self.question,
+            "predictions": len(self.guesses),
+            "compared": len(r),
+            **dict(zip(("quartile_low", "median_ratio", "quartile_high"), quartiles, strict=True)),
+            "below_half": sum(x < 0.5 for x in r),
+            "above_double": sum(x > 2 for x in r),
             "explained": sum(bool(g.explanation) for g in self.guesses),
-        }  # fmt: skip
+        }
 
 
 @dataclass

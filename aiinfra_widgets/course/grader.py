@@ -61,15 +61,13 @@ def _grade(root: Path, cell_s: float) -> dict[str, Any]:
     config.CourseDirectory.db_url = url = f"sqlite:///{root / 'gradebook.db'}"
     config.Execute.timeout = int(cell_s)
     config.OverwriteCells.add_missing_cells = True
-    config.NbGraderAPI.log_level = "ERROR"
+    submitted = (root / "submitted" / STUDENT).exists()
     api = NbGraderAPI(config=config)
-    made = api.generate_assignment(LAB)
-    graded = api.autograde(LAB, STUDENT) if made["success"] else made
-    if not graded["success"]:
-        return {
-            "gradebook": {},
-            "problem": (graded.get("error") or graded.get("log") or "nbgrader gave no reason")[-2000:],
-        }
+    done = api.autograde(LAB, STUDENT) if submitted else api.generate_assignment(LAB)
+    if not done["success"]:
+        return {"gradebook": {}, "problem": (done.get("log") or done.get("error") or "nbgrader gave no reason")[-2000:]}
+    if not submitted:
+        return {"gradebook": {}, "problem": ""}
     with Gradebook(url) as book:
         found = book.find_submission_notebook(LAB, LAB, STUDENT)
         return {"gradebook": {g.name: g.auto_score or 0.0 for g in found.grades}, "problem": ""}
