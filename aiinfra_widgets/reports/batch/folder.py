@@ -25,7 +25,7 @@ from typing import Any
 import filelock
 import psutil
 
-from ...errors import ControlError, ReportError, StorageError
+from ...errors import ControlError, StorageError
 from ..results import write_json
 
 #: In the environment of everything that a report starts, so that what outlives it is found.
@@ -41,7 +41,7 @@ class Folder:
 
     Raises:
         StorageError: It cannot be written.
-        ReportError: Something that is no batch lies there.
+        ControlError: Something that is no batch lies there.
     """
 
     def __init__(self, root: Path) -> None:
@@ -50,7 +50,7 @@ class Folder:
         self.reports, self.under_way, self.aside = (self.root / n for n in ("reports", "under-way", "aside"))
         here = {p.name for p in self.root.iterdir()} if self.root.is_dir() else set()
         if here and not here & {self.record.name, self.reports.name}:
-            raise ReportError(
+            raise ControlError(
                 f"{root}: holds {', '.join(sorted(here)[:3])}, and no batch; choose an empty or a new folder with -o"
             )
         try:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...errors import ReportError
+from ...errors import ControlError, ReportError
 from ...machine.profile import Machine
 from ..pdf import find_chromium
 from ..results import write_json
@@ -55,14 +55,17 @@ def make(plan: Plan, out: Path, machine: Machine, options: Options, say: Say) ->
         say: Called with one line for each thing that happens.
 
     Raises:
-        ReportError: The folder holds something else; a PDF is wanted and there is no Chromium; there is no such previous batch.
-        ControlError: Another process is making this batch.
+        ControlError: Another process is making this batch; the folder holds something else; there is no Chromium for the PDF; there is
+            no such previous batch. Nothing has run then.
         StorageError: The folder cannot be written.
     """
-    if options.pdf:
-        find_chromium()
+    try:
+        if options.pdf:
+            find_chromium()  # before hours of work, not after
+    except ReportError as error:
+        raise ControlError(str(error)) from error
     if options.previous is not None and not read_json(options.previous / "batch.json"):
-        raise ReportError(
+        raise ControlError(
             f"{options.previous}: holds no batch.json to compare with; give the folder of an earlier batch"
         )
     folder = Folder(out)
@@ -87,7 +90,7 @@ class _Batch:
         self.attempts: dict[str, int] = {}
         before = read_json(folder.record) or {}
         if before and before.get("title") != plan.title:
-            raise ReportError(
+            raise ControlError(
                 f"{folder.root}: holds the batch {before.get('title')!r}, and {plan.path.name} is {plan.title!r}; "
                 "choose another folder with -o"
             )
