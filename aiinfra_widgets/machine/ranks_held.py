@@ -52,8 +52,8 @@ def held(but: Path | None = None, *, older: bool = False) -> list[Held]:
             pools[pool] = _size(pool, int(words[4]) if words[4].isdecimal() else 0)
         elif words[1:5] == RANK and len(words) >= 6:
             orphans[Path(words[5])] = orphans.get(Path(words[5]), 0) + 1
-        elif words[1:5] == KERNEL_RANK:
-            kernel_ranks += 1
+        elif words[1:5] == KERNEL_RANK and not _parent(pid) & me:
+            kernel_ranks += 1  # not those beside this one: a kernel that asks for another number begins anew with it
     found = [Held(size, _what(pool), pool) for pool, size in {**orphans, **pools}.items()]
     if kernel_ranks:
         found.append(Held(kernel_ranks, "kernels of Python (MPI)"))
@@ -73,6 +73,12 @@ def _line_of(process: psutil.Process) -> list[psutil.Process]:
     with contextlib.suppress(psutil.Error):
         return [process, *process.parents()]
     return [process]
+
+
+def _parent(pid: int) -> set[int]:
+    with contextlib.suppress(psutil.Error):
+        return {psutil.Process(pid).ppid()}
+    return set()
 
 
 def _state(pool: Path) -> dict[str, object]:
