@@ -16,7 +16,7 @@ from ..palette import MEASURED, OTHER_PART, PARTS, PREDICTED, PUBLISHED
 
 #: Text and rules that read on white and on black; in JupyterLab the theme's own colours replace it.
 INK = "#767676"
-FONT = "system-ui, -apple-system, 'Segoe UI', Helvetica, Arial, sans-serif"
+FONT = "system-ui, -apple-system, 'Segoe UI', Helvetica, Arial, 'PingFang SC', 'Microsoft YaHei', 'Noto Sans CJK SC', sans-serif"
 STATIC = Path(__file__).parent / "static"
 #: Tags by which the live view finds what follows the theme.
 INK_TAG, PAPER_TAG = "ink", "paper"

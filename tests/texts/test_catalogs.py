@@ -30,7 +30,9 @@ NO_TEXTS = {
     "scale_out_fields.py": {"my last training run"},  # a value of a field, as a script gives it
     "scale_out_screen.py": {"Communication", "Communication: "},  # a field's name in an error, which is taken away
     "screen.py": {"Screen"},
-    "theme.py": {"system-ui, -apple-system, 'Segoe UI', Helvetica, Arial, sans-serif"},
+    "theme.py": {
+        "system-ui, -apple-system, 'Segoe UI', Helvetica, Arial, 'PingFang SC', 'Microsoft YaHei', 'Noto Sans CJK SC', sans-serif"
+    },
 }
 TAGS = re.compile(r"</?\w+>")
 #: Calls whose texts are keys of a table that is extracted itself.
