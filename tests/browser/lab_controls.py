@@ -37,8 +37,8 @@ CONTROLS = """() => { const kinds = { slider: '.noUi-handle', choice: 'select', 
 #: Refusals in sight, each with its reason.
 REFUSALS = """() => [...document.querySelectorAll('.aiinfra-say-bad, .aiinfra-problem')].filter(e => e.offsetParent)
     .map(e => e.innerText.trim()).filter(t => t)"""
-#: What the labs show: every text that the kernel writes, and the data of every figure.
-SHOWN = """() => { const texts = [...document.querySelectorAll('.aiinfra-lab .widget-html')].filter(e => e.offsetParent)
+#: What the lab shows: every text that the kernel writes on its first screen, and the data of every figure.
+SHOWN = """() => { const texts = [...(document.querySelector('.aiinfra-lab')?.querySelectorAll('.widget-html') ?? [])].filter(e => e.offsetParent)
       .map(e => e.innerText);
     const figures = (window.Bokeh?.documents ?? []).flatMap(d => [...d._all_models.values()])
       .filter(m => m.type === 'ColumnDataSource').map(m => JSON.stringify(Object.values(m.data).map(v => Array.from(v))));

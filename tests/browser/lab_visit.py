@@ -35,6 +35,7 @@ class Visit:
         self.unseen: list[str] = []
         self.controls = False  # whether the lab has any
         self._begun = time.monotonic()
+        page.page.set_default_timeout(1000 * LONG)
 
     def say(self, what: str) -> None:
         """Print what has been done so far, with the seconds since the beginning; pytest shows it where a test fails."""
@@ -56,7 +57,7 @@ class Visit:
         """Bring a cell that shows widgets into sight, the lab's own by default; whether there is one of this number."""
         if not self.page.to_widget(number):
             return False
-        self.page.page.wait_for_selector(".aiinfra-lab", timeout=60_000)
+        self.page.page.wait_for_selector(".aiinfra-lab")
         if number == 0:
             self.page.until("its controls", lambda: controls(self.page, on=False), LONG)
         return True

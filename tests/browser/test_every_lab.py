@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,8 @@ def visit(desk: JupyterLab, chromium: str, artifacts: Path, lab: str) -> Iterato
             found.open()
             yield found
         finally:
-            page.page.screenshot(path=artifacts / f"lab{lab[:2]}-last.png")  # where it stood, if it failed
+            with suppress(Exception):  # a picture of where it stood is no reason to hide why it failed
+                page.page.screenshot(path=artifacts / f"lab{lab[:2]}-last.png", timeout=20_000)
             for session in desk.api("sessions"):
                 desk.api(f"sessions/{session['id']}", "DELETE")
             left = left_running(desk.home / "lab", 30)
