@@ -16,6 +16,8 @@ CHIPS = {
     N_("running"): ("good", "\u25b6"), N_("paused"): ("calm", "\u2016"), N_("stalled"): ("warn", "!"), N_("degraded"): ("warn", "!"),
     N_("done"): ("good", "\u2713"), N_("stopped"): ("calm", "\u25a0"), N_("failed"): ("bad", "\u2715"), N_("interrupted"): ("warn", "!"),
 }  # fmt: skip
+#: What the status of a run says whose folder is no longer there.
+GONE = "was deleted or moved"
 
 
 def state_word(look: Look) -> str:
@@ -40,12 +42,20 @@ def next_step(exp: Experiment, look: Look, first: Sequence[str] = ()) -> str:
         "starting": N_("The ranks are coming up; the first time takes some seconds."),
         "paused": N_("Every node waits. Press Resume to go on."),
         "done": N_("Compare below. Start over to try another setup."),
-        "stopped": N_("Compare below. Resume it, or start over with another setup."),
+        "stopped": N_("Compare below. Press Resume run to go on, or start over with another setup.")
+        if look.can_resume
+        else N_("Compare below. It has no checkpoint to go on from: start over with another setup."),
         "stalled": N_("Wait, or press Stop."),
         "degraded": N_("It goes on with fewer nodes; add some, or press Stop."),
     }.get(word)
-    again = N_("Press Resume to go on from the last checkpoint.")
-    return tr(said or (again if look.can_resume else N_("Nothing to resume from; start over.")))
+    if said:
+        return tr(said)
+    if look.status is not None and GONE in look.status.message:
+        return tr("If you deleted it, Runs() puts it back from the trash; else start over.")
+    if look.can_resume:
+        return tr("Press Resume run to go on from the last checkpoint.")
+    read = N_("Read below what the node said, then start over with another setup.")
+    return tr(read if look.traceback else N_("It has no checkpoint to go on from: start over."))
 
 
 def header_html(exp: Experiment, look: Look, problem: str = "", first: Sequence[str] = ()) -> str:

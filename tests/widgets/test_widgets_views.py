@@ -15,7 +15,7 @@ from aiinfra_widgets.course import ledger
 from aiinfra_widgets.errors import StorageError
 from aiinfra_widgets.quantities import Prediction, Value, show
 from aiinfra_widgets.runs.reader import Segment
-from aiinfra_widgets.runs.status import Status
+from aiinfra_widgets.runs.status import Status, status
 from aiinfra_widgets.widgets import header
 from aiinfra_widgets.widgets.compare import comparison_html, detail_html
 from aiinfra_widgets.widgets.figures import Axis
@@ -206,6 +206,22 @@ def test_every_state_has_a_word_and_a_next_step(recorded: Any) -> None:
             assert len(header.next_step(recorded.exp, look)) > 10
             assert state in header.header_html(recorded.exp, look)
     assert "commit" in header.next_step(recorded.exp, Look())
+
+
+def test_what_to_do_next_fits_what_can_be_done(recorded: Any) -> None:
+    def step(state: str, **more: Any) -> str:
+        return header.next_step(recorded.exp, Look(phase="ended", status=Status(state, "message"), **more))
+
+    assert "Resume run" in step("stopped", can_resume=True)
+    assert "Resume" not in step("stopped"), "a way that is closed is not shown"
+    assert "Read below" in step("failed", traceback="ValueError")
+    assert "Resume run" in step("failed", traceback="ValueError", can_resume=True)
+    recorded.segment()
+    recorded.steps(3)
+    reader = recorded.reader()
+    recorded.run.path.rename(recorded.run.path.with_name("elsewhere"))
+    gone = status(reader)
+    assert "trash" in header.next_step(recorded.exp, Look(phase="ended", status=gone)), gone.message
 
 
 def test_what_changed_is_said_in_words(recorded: Any) -> None:
