@@ -108,7 +108,7 @@ def serve(path: Path, *, port: int | None = None, browser: bool = True, token: s
         {"/": lambda: page(book, blocks)}, port=port, address=HOST, title=book.title, start=False, show=False, verbose=False,
         websocket_origin=[f"{HOST}:{port}", f"localhost:{port}"], extra_patterns=[(parts.STYLE, _Style)],
         sign_sessions=True, secret_key=secrets.token_hex(), generate_session_ids=True,
-        keep_alive_milliseconds=10_000, unused_session_lifetime_milliseconds=15_000,
+        keep_alive_milliseconds=10_000, unused_session_lifetime_milliseconds=120_000,
     )  # fmt: skip
     gate = Gate(server._tornado, port, token)
     server._http.request_callback = gate

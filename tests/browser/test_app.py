@@ -19,7 +19,8 @@ from lab_driver import FLAGS, LOCAL, lab_processes, left_running
 LAB = "labs/01_training_scaling.ipynb"
 #: The ticks of the step time's figure, wherever in the page it is.
 TICKS = """() => (window.Bokeh?.documents ?? []).flatMap(d => [...d._all_models.values()])
-    .filter(m => m.type === 'ColumnDataSource' && m.name === 'series' && 'step_time_s' in m.data).map(m => Array.from(m.data.tick))[0] ?? []"""
+    .filter(m => m.type === 'ColumnDataSource' && m.name === 'series' && 'step_time_s' in m.data)
+    .map(m => Array.from(m.data.tick))[0] ?? []"""
 
 
 class Serving:
@@ -86,7 +87,9 @@ def browsers(path: str) -> Iterator[Any]:
         browser = p.chromium.launch(executable_path=path, headless=True, args=list(FLAGS))
 
         def visitor(scheme: str = "light") -> Visitor:
-            return Visitor(browser.new_context(viewport={"width": 1920, "height": 1080}, color_scheme=scheme))
+            context = browser.new_context(viewport={"width": 1920, "height": 1080}, color_scheme=scheme)
+            context.set_default_timeout(120_000)  # a page takes 2 s of a core to make, and the core may be shared by many
+            return Visitor(context)
 
         try:
             yield visitor
