@@ -18,7 +18,6 @@ from aiinfra_widgets.research.sweeps import Sweep
 
 from .conftest import SERVICE, of_this_test
 
-pytestmark = pytest.mark.faults
 COMMAND = [sys.executable, "-c", "from aiinfra_widgets.cli import main; main()", "sweep"]
 PATIENCE_S = 90.0
 
@@ -35,6 +34,7 @@ def lines(folder: Path, kind: str) -> list[dict[str, Any]]:
     return [line for line in Journal(folder / "journal.jsonl").lines() if line["kind"] == kind]
 
 
+@pytest.mark.faults
 def test_a_killed_sweep_goes_on_and_runs_nothing_twice(mark: str, tmp_path: Path) -> None:
     folder = tmp_path / "sweep"
     fixed = [word for k, v in SERVICE.items() if k != "arrival_rate_per_s" for word in ("--set", f"{k}={v}")]
@@ -44,7 +44,9 @@ def test_a_killed_sweep_goes_on_and_runs_nothing_twice(mark: str, tmp_path: Path
         # In the middle: one trial has ended, another one has begun and measures.
         until(lambda: lines(folder, "ended"), "the first trial")
         before = len(lines(folder, "ended"))
-        until(lambda: len({p.parts[-3] for p in folder.glob("runs/*/samples/*.csv")}) > before, "the next trial at work")
+        until(
+            lambda: len({p.parts[-3] for p in folder.glob("runs/*/samples/*.csv")}) > before, "the next trial at work"
+        )
     finally:
         process.kill()
         process.wait()
@@ -76,6 +78,7 @@ def test_a_killed_sweep_goes_on_and_runs_nothing_twice(mark: str, tmp_path: Path
     until(lambda: not of_this_test(mark), "the end of every process")
 
 
+@pytest.mark.mpi
 def test_a_run_that_ended_before_its_line_was_written_is_taken_as_it_is(mark: str, done: Sweep) -> None:
     """The kill between the end of a run and its line in the journal."""
     whole = done.journal.path.read_text().splitlines(keepends=True)
@@ -90,6 +93,7 @@ def test_a_run_that_ended_before_its_line_was_written_is_taken_as_it_is(mark: st
     assert done.ends()[trial].run in before
 
 
+@pytest.mark.mpi
 def test_a_journal_cut_anywhere_is_a_beginning_of_it(done: Sweep) -> None:
     data, whole = done.journal.path.read_bytes(), done.journal.lines()
     for cut in range(0, len(data), 7):
