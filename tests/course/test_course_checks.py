@@ -16,7 +16,8 @@ from aiinfra_widgets.course.exercises import fits, near, trend
 from aiinfra_widgets.errors import ControlError, UnknownNameError
 
 pytestmark = pytest.mark.labs
-LABS = sorted((REPO / "labs").glob("[0-9][0-9]_*.ipynb"))
+#: The labs of the course guide; a lab on tools, such as sweeps, has no exercises.
+LABS = [p for p in sorted((REPO / "labs").glob("[0-9][0-9]_*.ipynb")) if p.stem[:2] <= "09"]
 
 
 def solved(record: dict[str, Any]) -> dict[str, dict[str, Any]]:
