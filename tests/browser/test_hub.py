@@ -148,7 +148,7 @@ def test_a_lab_on_a_hub_and_a_second_person_who_sees_nothing_of_it(
         commit(ada)
         press(ada, "Run")
         ada.page.locator(".jp-SideBar [data-id='aiinfra-runs']").click()
-        ada.page.wait_for_selector(".aiinfra-run[data-state=running]", timeout=120_000)
+        ada.page.wait_for_selector(".aiinfra-run[data-state=running]", timeout=240_000)
         ada.page.screenshot(path=artifacts / "hub-1-ada.png")
 
         bob = log_in(browser, hub, "bob")
