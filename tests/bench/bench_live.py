@@ -219,6 +219,9 @@ def interval_of_p95(values: np.ndarray[Any, Any], pieces: int = 20) -> tuple[flo
 def slope_per_min(at_s: np.ndarray[Any, Any], values: np.ndarray[Any, Any], pieces: int = 10) -> tuple[float, float]:
     """Return the slope per minute and half its 95 % interval, through the medians of stretches after the first fifth."""
     start = len(at_s) // 5
+    pieces = min(pieces, (len(at_s) - start) // 2)
+    if pieces < 3:
+        return float("nan"), float("nan")
     x, y = (np.array([np.median(p) for p in np.array_split(v[start:], pieces)]) for v in (at_s / 60, values))
     slope, offset = np.polyfit(x, y, 1)
     rest = y - slope * x - offset
