@@ -38,8 +38,8 @@ CONTROLS = """() => { const kinds = { slider: '.noUi-handle', choice: 'select', 
 REFUSALS = """() => [...document.querySelectorAll('.aiinfra-say-bad, .aiinfra-problem')].filter(e => e.offsetParent)
     .map(e => e.innerText.trim()).filter(t => t)"""
 #: What the lab shows: every text that the kernel writes on its first screen, and the data of every figure.
-SHOWN = """() => { const texts = [...(document.querySelector('.aiinfra-lab')?.querySelectorAll('.widget-html') ?? [])].filter(e => e.offsetParent)
-      .map(e => e.innerText);
+SHOWN = """() => { const texts = [...(document.querySelector('.aiinfra-lab')?.querySelectorAll('.widget-html') ?? [])]
+      .filter(e => e.offsetParent).map(e => e.innerText);
     const figures = (window.Bokeh?.documents ?? []).flatMap(d => [...d._all_models.values()])
       .filter(m => m.type === 'ColumnDataSource').map(m => JSON.stringify(Object.values(m.data).map(v => Array.from(v))));
     return [texts, figures] }"""
