@@ -45,6 +45,7 @@ UNSAFE = {
 }
 #: Who may listen, and why it is safe. Elsewhere nothing opens a socket that somebody else could call.
 LISTENERS = {
+    "aiinfra_widgets/app/serve.py": "looks for a free port on loopback; its server there has a gate with a token",
     "aiinfra_widgets/experiments/serving/front.py": "the web front: loopback, and a token in every request",
     "aiinfra_widgets/experiments/serving/measure_front.py": "rank 0 for the front: a Unix socket in a folder of mode 0700",
     "aiinfra_widgets/ranks/nccl.py": "looks for a free port on loopback; it never listens there itself",
