@@ -59,7 +59,7 @@ def test_units_do_not_matter(alpha: float, beta: float, scale: float, seed: int)
     ],
 )  # fmt: skip
 def test_an_interval_holds_the_truth_as_often_as_it_says(name: str, parameter: str, rounds: int) -> None:
-    """95 % nominal. With 80 rounds chance alone moves the rate by 2.4 per cent; intervals of half the width would hold it in two of three."""
+    """95 % nominal. With 80 rounds chance alone moves the rate by 2.4 per cent; half the width would hold it in two of three."""
     x, y, true = PLANTED[name]
     draw = np.random.default_rng(7)
     held = 0
