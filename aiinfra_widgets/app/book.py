@@ -24,8 +24,8 @@ from ..texts import tr
 from ..widgets import notebook
 from .stage import AppStage, Part
 
-#: A cell with this tag keeps the results of an unattended run; a page has no use for it.
-RESULTS_TAG = "results"
+#: Cells that a page has no use for: results of an unattended run, and exercises, whose answers are typed in a notebook.
+NOTEBOOK_ONLY = {"results", "answer", "check"}
 ADVICE = "aiinfra serve takes a lab, for example labs/01_training_scaling.ipynb"
 
 
@@ -91,7 +91,7 @@ class Book:
             if cell.cell_type == "markdown":
                 text = safe_markdown(cell.source, self.path.parent, cell.get("attachments"))
                 blocks.append(Block(str(text)))
-            elif cell.cell_type == "code" and RESULTS_TAG not in tags:
+            elif cell.cell_type == "code" and not NOTEBOOK_ONLY & set(tags):
                 blocks += self._cell(cell.source, number, names, stage)
         live = [b.part for b in blocks if b.part]
         if not any(p.name == "root" for p in live):

@@ -88,7 +88,9 @@ def browsers(path: str) -> Iterator[Any]:
 
         def visitor(scheme: str = "light") -> Visitor:
             context = browser.new_context(viewport={"width": 1920, "height": 1080}, color_scheme=scheme)
-            context.set_default_timeout(120_000)  # a page takes 2 s of a core to make, and the core may be shared by many
+            context.set_default_timeout(
+                120_000
+            )  # a page takes 2 s of a core to make, and the core may be shared by many
             return Visitor(context)
 
         try:

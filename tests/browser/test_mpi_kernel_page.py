@@ -37,7 +37,13 @@ def test_cells_run_on_two_ranks(chromium: str, lab_home: Path, repo: Path, artif
             lambda: (t := page.page.inner_text(".jp-Notebook")) and "[rank 1] failed:" in t and t,
             60,
         )
-        for line in ("[ranks 0, 1] hello of 2", "[rank 1] only here", "[ranks 0, 1] 1", "[rank 1] failed:", "ValueError: no luck"):
+        for line in (
+            "[ranks 0, 1] hello of 2",
+            "[rank 1] only here",
+            "[ranks 0, 1] 1",
+            "[rank 1] failed:",
+            "ValueError: no luck",
+        ):
             assert line in said
         page.page.screenshot(path=artifacts / "mpi-kernel-light.png")
         page.open("three.ipynb")
