@@ -46,8 +46,7 @@ def serving(lab_home: Path, repo: Path) -> Iterator[Serving]:
     made = Serving(lab_home, repo)
     yield made
     if made.process.poll() is None:
-        made.process.kill()
-        made.process.wait()
+        made.end()
 
 
 class Visitor:
@@ -120,7 +119,7 @@ def test_a_projector_and_a_laptop_see_the_same_run(
         one.until("the commitment", lambda: one.button("Run").is_enabled())
         one.page.screenshot(path=artifacts / "app-1-light.png", full_page=True)
         one.button("Run").click()
-        one.until("20 steps", lambda: len(one.ticks()) > 20, 120)
+        one.until("20 steps in the figure", lambda: len(one.ticks()) > 20, 180)
 
         two = visitor("dark")
         two.page.goto(serving.address)
@@ -161,7 +160,7 @@ def test_no_rank_outlives_the_server(chromium: str, serving: Serving, lab_home: 
         one.button("Commit").click()
         one.until("the commitment", lambda: one.button("Run").is_enabled())
         one.button("Run").click()
-        one.until("20 steps", lambda: len(one.ticks()) > 20, 120)
+        one.until("20 steps in the figure", lambda: len(one.ticks()) > 20, 180)
         assert lab_processes(lab_home / "lab")
         code = serving.end(number)
     if number == signal.SIGINT:
