@@ -13,7 +13,7 @@ from ..errors import LabError
 from ..spec import Knob
 from ..texts import told, tr
 from . import cards
-from .controls import Field, blame, grouped
+from .controls import Field, blame, grouped, stop_text
 from .figures import Columns
 from .live import Live
 from .scale_out_fields import FIRST, MY_RUN, ScaleOutFields
@@ -65,7 +65,7 @@ class SmoothField(Field):
     def _stop(self, value: float) -> str:
         if self.knob.name == "accelerators":
             return spaced(value)
-        return f"{value / 1e12:.3g} T" if self.knob.name == "tokens" else super()._stop(value)
+        return f"{value / 1e12:.3g} T" if self.knob.name == "tokens" else stop_text(self.knob, value)
 
 
 class Screen:

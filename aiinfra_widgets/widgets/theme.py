@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from ..palette import LABELS as LABELS
-from ..palette import MEASURED, OTHER_PART, PARTS, PREDICTED, PUBLISHED
+from ..palette import MEASURED as MEASURED
+from ..palette import OTHER_PART, PARTS
+from ..palette import PREDICTED as PREDICTED
+from ..palette import PUBLISHED as PUBLISHED
 
 #: Text and rules that read on white and on black; in JupyterLab the theme's own colours replace it.
 INK = "#767676"
