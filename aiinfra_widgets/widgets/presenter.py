@@ -53,6 +53,7 @@ class Presenter:
         self._wished: dict[str, Any] = {}
         self._wished_live: dict[str, Any] = {}
         self._revealed: tuple[Any, ...] = ()
+        self._compared: tuple[Any, ...] = (None,) * 4
         prediction, _ = state.predict()
         self.shown = Shown(self.exp, _typical(prediction), prediction)
         self._primary = list(dict.fromkeys(primary)) or self._first()
@@ -164,10 +165,13 @@ class Presenter:
             self.show("failure", bool(look.traceback))
             self._draw_predict(look)
             self._draw_run(look)
-            self.put("table", comparison_html(self.exp, look.comparisons, look.guess))
-            self.put("detail", detail_html(self.exp, look.comparisons))
-            self.put("watched", watched_html(self.exp, look.comparisons, self.watching))
-            self.put("meters", glance_html(self.exp, look))
+            shown = (look.segments, look.comparisons, look.guess, self.watching)
+            if any(a is not b for a, b in zip(shown, self._compared, strict=True)):  # new ones are made twice a second
+                self._compared = shown
+                self.put("table", comparison_html(self.exp, look.comparisons, look.guess))
+                self.put("detail", detail_html(self.exp, look.comparisons))
+                self.put("watched", watched_html(self.exp, look.comparisons, self.watching))
+                self.put("meters", glance_html(self.exp, look))
 
     def _draw_predict(self, look: Look) -> None:
         open_ = look.phase == "setup" or (look.phase == "ended" and look.guess is None and not look.run)

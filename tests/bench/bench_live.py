@@ -65,12 +65,12 @@ lab
 """
 #: Notes, for each newest tick, the time of the second frame after it came.
 WATCH = """() => { window.__seen = []; let last = null, waiting = [];
+    const models = window.Bokeh.documents.flatMap(d => [...d._all_models.values()]);
+    const found = models.filter(m => m.type === 'ColumnDataSource' && m.name === 'predicted');
     const look = () => {
         const now = (performance.timeOrigin + performance.now()) / 1000;
         for (const [tick, frames] of waiting) if (frames === 1) window.__seen.push([now, tick]);
         waiting = waiting.filter(w => w[1] < 1).map(([t, f]) => [t, f + 1]);
-        const all = window.__aiinfra_bokeh && window.Bokeh ? window.Bokeh.documents : [];
-        const found = all.flatMap(d => [...d._all_models.values()]).filter(m => m.type === 'ColumnDataSource' && m.name === 'predicted');
         const ends = found.map(m => m.data.right.length ? m.data.right[m.data.right.length - 1] : 0);
         const tick = ends.length ? Math.max(...ends) : 0;
         if (tick && tick !== last) { last = tick; waiting.push([tick, 0]); }
