@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -67,7 +68,7 @@ def told(text: str, /) -> str:
 def language() -> str:
     """Return the reader's language: "en", or the name of a folder of `locale`, such as "zh_CN".
 
-    It is what `use` chose, else AIINFRA_LANGUAGE, else in a kernel the language of JupyterLab, else the system's.
+    It is what `use` chose, else AIINFRA_LANGUAGE, else in a kernel or a Jupyter server the language of JupyterLab, else the system's.
     """
     global _chosen
     if here := _here.get():
@@ -135,7 +136,7 @@ def _languages() -> tuple[str, ...]:
 
 def _wishes() -> Iterator[str]:
     yield os.environ.get(VARIABLE, "")
-    if "JPY_PARENT_PID" in os.environ or "JPY_SESSION_NAME" in os.environ:
+    if "JPY_PARENT_PID" in os.environ or "JPY_SESSION_NAME" in os.environ or "jupyter_server" in sys.modules:
         yield _of_jupyterlab()
     yield from os.environ.get("LANGUAGE", "").split(":")
     yield next(filter(None, (os.environ.get(n, "") for n in ("LC_ALL", "LC_MESSAGES", "LANG"))), "")

@@ -14,6 +14,7 @@ from typing import Any
 from jupyter_core.utils import ensure_async
 
 from ..errors import UnknownNameError, near
+from ..texts import language
 
 #: Where copies go, below the folder that JupyterLab was started in.
 FOLDER = "aiinfra-labs"
@@ -56,7 +57,14 @@ def cards() -> list[Card]:
     """Return a card for every lab, in their order; a notebook that cannot be read is left out."""
     folder = labs_folder()
     paths = sorted(folder.glob("[0-9][0-9]_*.ipynb")) if folder else []
-    return [card for path in paths if (card := _card(path, path.stat().st_mtime_ns)) is not None]
+    editions = [edition(path) for path in paths]
+    return [card for path in editions if (card := _card(path, path.stat().st_mtime_ns)) is not None]
+
+
+def edition(path: Path) -> Path:
+    """Return a lab in the reader's language where there is such an edition, in a folder with the language's name; else the lab."""
+    own = path.parent / language() / path.name
+    return own if own.is_file() else path
 
 
 @lru_cache(maxsize=256)
@@ -71,7 +79,7 @@ def _card(path: Path, _changed_ns: int) -> Card | None:
     paragraph = rest.strip().partition("\n\n")[0]
     bold = re.split(r"\*\*[^*]+\*\*", paragraph)  # before the first word in bold, then what follows each of them
     said = [" ".join(part.split()) for part in bold[1:]] or [" ".join(paragraph.split())]
-    return Card(path.name, heading.lstrip("# ").strip(), said[0], said[1].rstrip(".") if len(said) > 1 else "")
+    return Card(path.name, heading.lstrip("# ").strip(), said[0], said[1].rstrip(".。") if len(said) > 1 else "")
 
 
 async def open_copy(contents: Any, root: Path | None, name: str, *, fresh: bool = False) -> dict[str, Any]:
@@ -104,6 +112,6 @@ async def open_copy(contents: Any, root: Path | None, name: str, *, fresh: bool 
         if not fresh:
             return {"path": path, "made": False}
         path = f"{FOLDER}/" + await ensure_async(contents.increment_filename(name, FOLDER, insert="-"))
-    notebook = json.loads((folder / name).read_text(encoding="utf-8"))
+    notebook = json.loads(edition(folder / name).read_text(encoding="utf-8"))
     await ensure_async(contents.save({"type": "notebook", "format": "json", "content": notebook}, path))
     return {"path": path, "made": True}

@@ -20,6 +20,7 @@ NO_TEXTS = {
     "compare.py": {"not compared"},  # a key: a verdict of comparison.py
     "controls.py": {"GiB", "MiB", "KiB", "Field"},  # units; a type
     "figures.py": {"MiB"},
+    "header.py": {"was deleted or moved"},  # looked for in an English status
     "lab.py": {"not started", "press Run, or call lab.run()"},  # machine-readable results, which are in English
     "runs_index.py": {
         "run directory of format ",

@@ -114,6 +114,7 @@ def test_a_language_without_a_catalog_is_refused_by_name() -> None:
 def test_who_decides_on_the_language(given: dict[str, str], found: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {**SILENT, **given}.items():
         monkeypatch.setenv(name, value) if value else monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("JUPYTERLAB_SETTINGS_DIR", "/nowhere")
     assert texts.use("") == found
 
 
@@ -126,6 +127,7 @@ def test_a_kernel_speaks_jupyterlabs_language(
     settings.write_text(f'{{\n    // "locale": "fr_FR"\n    "locale": {json.dumps(locale)}\n}}')
     for name in SILENT:
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.delitem(sys.modules, "jupyter_server", raising=False)
     monkeypatch.setenv("JUPYTERLAB_SETTINGS_DIR", str(tmp_path))
     assert texts.use("") == "en"  # no kernel
     monkeypatch.setenv("JPY_PARENT_PID", "1")
