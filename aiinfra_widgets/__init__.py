@@ -1,6 +1,7 @@
 """aiinfra lab: predict, run, change and compare AI infrastructure on real MPI ranks, in a notebook.
 
-`from aiinfra_widgets import Lab; Lab("training")` is all that a notebook needs; `Runs()` shows what was run. Nothing heavy is imported before it is used.
+`from aiinfra_widgets import Lab; Lab("training")` is all that a notebook needs; `Runs()` shows what was run. Nothing heavy is imported
+before it is used.
 """
 
 from __future__ import annotations

@@ -16,11 +16,12 @@ from contextvars import ContextVar
 from functools import cache, lru_cache
 from pathlib import Path
 from string import Formatter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from gettext import NullTranslations
 
+T = TypeVar("T", bound=str)
 ENGLISH = "en"
 VARIABLE = "AIINFRA_LANGUAGE"
 LOCALES = Path(__file__).resolve().parent / "locale"
@@ -50,7 +51,7 @@ def trn(one: str, many: str, count: int, /, **values: object) -> str:
     return found.format(count=count, **values)
 
 
-def N_(text: str, /) -> str:  # noqa: N802 - gettext's name
+def N_(text: T, /) -> T:  # noqa: N802 - gettext's name
     """Return `text` as it is: it is in the catalog, and translated where it is shown (`tr`, or `told` where values are in it already)."""
     return text
 

@@ -56,7 +56,10 @@ def test_the_wheel_holds_all_that_the_tree_holds(repo: Path, wheel: Path) -> Non
     assert not [n for n in names if n.split("/")[0] in {"tests", "labs", "docs"} or "__pycache__" in n]
     assert {"aiinfra_widgets/" + p.relative_to(repo).as_posix() for p in (repo / "labs").glob("*.ipynb")} <= names
     shipped = {n.partition(".data/data/")[2] for n in names}
-    assert {"share/jupyter/labextensions/@aiinfra/lab/static/remoteEntry.js", "etc/ipython/ipython_kernel_config.json"} <= shipped
+    assert {
+        "share/jupyter/labextensions/@aiinfra/lab/static/remoteEntry.js",
+        "etc/ipython/ipython_kernel_config.json",
+    } <= shipped
 
 
 def test_the_installed_wheel_stands_alone(repo: Path, installed: Path) -> None:

@@ -11,9 +11,9 @@ from typing import Annotated, Any
 
 import typer
 
+from .course import course
 from .exchange import export, import_, machines
 from .options import Json, pairs
-from .course import course
 from .plan import plan
 from .report import report
 from .serve import serve

@@ -80,7 +80,9 @@ class RunsScreen:
         }
         self.trash_box, self.panel = cards.box("toolbar", []), cards.box("runs-panel", [])
         tools = cards.box("toolbar", [*self.buttons.values(), self.hint])
-        self.root = cards.box("run-browser", [bar, self.empty, self.table, tools, self.problem, self.panel, self.trash_box])
+        self.root = cards.box(
+            "run-browser", [bar, self.empty, self.table, tools, self.problem, self.panel, self.trash_box]
+        )
         self.root.add_class("aiinfra-lab")
 
     def _kinds(self) -> list[tuple[str, str]]:

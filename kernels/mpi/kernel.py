@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -235,6 +236,9 @@ def serve(connection_file: str, wires: dict[int, Wire]) -> None:
     MPIKernel.wires = wires
     app = IPKernelApp.instance(kernel_class=MPIKernel)
     app.initialize(["-f", connection_file])
+    for handler in app.log.handlers:  # remarks of the kernel belong into Jupyter's log, not below a cell
+        if isinstance(handler, logging.StreamHandler):
+            handler.setStream(sys.__stderr__ or handler.stream)
     if request := handover.take(app.connection_file):
         handover.answer(app, request, f"{ranks.counted(len(wires) + 1)} now\n")
     app.start()

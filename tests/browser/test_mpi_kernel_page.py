@@ -50,7 +50,7 @@ def test_cells_run_on_two_ranks(chromium: str, lab_home: Path, repo: Path, artif
         page.run_all()
         page.until(
             "the ranks of the notebook's metadata",
-            lambda: "[ranks 0-2] hello of 3" in page.page.locator(".jp-NotebookPanel:visible").inner_text(),
+            lambda: "hello of 3" in page.page.locator(".jp-NotebookPanel:visible").inner_text(),
             60,
         )
         assert page.external == []

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 from aiinfra_widgets.kernels.mpi.__main__ import rank_count
+from aiinfra_widgets.kernels.mpi.fold import Fold
+from aiinfra_widgets.kernels.mpi.ranks import chosen, read, shown
 from aiinfra_widgets.kernels.mpi.wire import Lines, Wire
 
 from aiinfra_widgets.errors import SpecError
@@ -77,3 +79,37 @@ def test_the_kernelspec_interrupts_by_message_and_starts_our_module(repo: Path) 
 def test_the_launcher_starts_another_module_when_asked() -> None:
     argv = local.command(2, ["x"], Path("mpiexec"), module="some.module")
     assert argv[-3:] == ["-m", "some.module", "x"]
+
+
+def test_equal_lines_are_folded_in_order() -> None:
+    said: list[tuple[str, str]] = []
+    fold = Fold(lambda name, text: said.append((name, text)))
+    for rank in (2, 0, 1):
+        fold.add(rank, "stdout", f"begin\nmine {rank}\n")
+    fold.add(1, "stderr", "odd\n")
+    fold.flush()
+    lines = ["[ranks 0-2] begin\n", "[rank 0] mine 0\n", "[rank 1] mine 1\n", "[rank 2] mine 2\n"]
+    assert said == [("stdout", "".join(lines)), ("stderr", "[rank 1] odd\n")]
+    fold.flush()
+    assert len(said) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "want"),
+    [("1", (1,)), ("0,2", (0, 2)), ("1-3", (1, 2, 3)), ("!0", (1, 2, 3)), ("0-3,!2", (0, 1, 3)), ("all", (0, 1, 2, 3))],
+)
+def test_ranks_are_named(text: str, want: tuple[int, ...]) -> None:
+    assert chosen(text, range(4)) == want
+    assert read(f"%%rank {text}\ncode", range(4)).ranks == want
+
+
+@pytest.mark.parametrize(
+    "cell", ["%%rank 9\nx", "%%rank\nx", "%%rank a\nx", "%%rank !all\nx", "%ranks two", "%ranks 0", "%ranks 2\nx"]
+)
+def test_what_names_no_rank_is_refused(cell: str) -> None:
+    with pytest.raises(SpecError, match="%%?ranks?"):
+        read(cell, range(4))
+
+
+def test_ranks_are_shown_as_a_person_writes_them() -> None:
+    assert shown([5, 0, 1, 2, 7, 8]) == "0-2, 5, 7, 8"
