@@ -236,9 +236,8 @@ def serve(connection_file: str, wires: dict[int, Wire]) -> None:
     MPIKernel.wires = wires
     app = IPKernelApp.instance(kernel_class=MPIKernel)
     app.initialize(["-f", connection_file])
-    for handler in app.log.handlers:  # remarks of the kernel belong into Jupyter's log, not below a cell
-        if isinstance(handler, logging.StreamHandler):
-            handler.setStream(sys.__stderr__ or handler.stream)
+    # JupyterLab asks every kernel for widgets; that there are none before ipywidgets is imported belongs below no cell.
+    logging.getLogger("ipykernel.comm").setLevel(logging.CRITICAL)
     if request := handover.take(app.connection_file):
         handover.answer(app, request, f"{ranks.counted(len(wires) + 1)} now\n")
     app.start()

@@ -107,7 +107,7 @@ def test_ranks_are_named(text: str, want: tuple[int, ...]) -> None:
     "cell", ["%%rank 9\nx", "%%rank\nx", "%%rank a\nx", "%%rank !all\nx", "%ranks two", "%ranks 0", "%ranks 2\nx"]
 )
 def test_what_names_no_rank_is_refused(cell: str) -> None:
-    with pytest.raises(SpecError, match="%%?ranks?"):
+    with pytest.raises(SpecError, match=r"%%?ranks?"):
         read(cell, range(4))
 
 

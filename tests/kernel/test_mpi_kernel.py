@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ import nbformat
 import psutil
 import pytest
 from aiinfra_widgets.kernels.mpi.ranks import chosen
+from jupyter_client.kernelspec import KernelSpecManager
+from jupyter_client.manager import KernelManager
 
 pytestmark = [pytest.mark.mpi, pytest.mark.timeout(120)]
 NAME = "aiinfra-mpi"
@@ -43,6 +45,64 @@ class Cell:
     def said(self, rank: int, text: str) -> bool:
         """Whether a rank printed a line."""
         return f"[rank {rank}] {text}" in self.lines
+
+
+class Kernel:
+    """A kernel and one client of it."""
+
+    def __init__(self, kernels: Path, **env: str) -> None:
+        self.manager = KernelManager(
+            kernel_name=NAME, kernel_spec_manager=KernelSpecManager(kernel_dirs=[str(kernels)])
+        )
+        self.manager.start_kernel(env={**os.environ, **env})
+        self.client = self.manager.client()
+        self.client.start_channels()
+        self.client.wait_for_ready(timeout=ANSWER_S)
+
+    def processes(self) -> list[psutil.Process]:
+        """The keeper, mpiexec and the ranks."""
+        keeper = psutil.Process(self.manager.provisioner.pid)
+        return [keeper, *keeper.children(recursive=True)]
+
+    def run(self, code: str, meanwhile: Callable[[Cell], bool] | None = None) -> Cell:
+        """Run a cell; `meanwhile` is called after each message, until it returns True."""
+        cell, sent = Cell(), self.client.execute(code)
+        while True:
+            message = self.client.get_iopub_msg(timeout=ANSWER_S)
+            kind, content = message["msg_type"], message["content"]
+            if message["parent_header"].get("msg_id") != sent:
+                continue
+            if kind == "stream":
+                cell.text += content["text"]
+            elif kind == "error":
+                cell.errors.append(content)
+            elif kind in {"execute_result", "display_data"}:
+                cell.results.append(content["data"]["text/plain"])
+            elif kind == "update_display_data":
+                cell.changed.append(content["data"]["text/plain"])
+            elif kind == "status" and content["execution_state"] == "idle":
+                break
+            if meanwhile and meanwhile(cell):
+                meanwhile = None
+        while (reply := self.client.get_shell_msg(timeout=ANSWER_S))["parent_header"].get("msg_id") != sent:
+            pass
+        cell.status = reply["content"]["status"]
+        return cell
+
+    def interrupt_when(self, *ranks: int) -> Callable[[Cell], bool]:
+        """Interrupt as soon as these ranks printed `on`."""
+
+        def look(cell: Cell) -> bool:
+            if not all(cell.said(rank, "on") for rank in ranks):
+                return False
+            self.manager.interrupt_kernel()
+            return True
+
+        return look
+
+    def close(self) -> None:
+        self.client.stop_channels()
+        self.manager.shutdown_kernel()
 
 
 def of(line: str, alive: Sequence[int]) -> tuple[int, ...]:
