@@ -237,7 +237,8 @@ def serve(connection_file: str, wires: dict[int, Wire]) -> None:
     app = IPKernelApp.instance(kernel_class=MPIKernel)
     app.initialize(["-f", connection_file])
     # JupyterLab asks every kernel for widgets; that there are none before ipywidgets is imported belongs below no cell.
-    logging.getLogger("ipykernel.comm").setLevel(logging.CRITICAL)
+    for name in ("Comm", "ipykernel.comm"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     if request := handover.take(app.connection_file):
         handover.answer(app, request, f"{ranks.counted(len(wires) + 1)} now\n")
     app.start()
