@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .columns import Columns, length
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -19,19 +21,18 @@ class Growing:
         self.size = 0
         self._columns: dict[str, np.ndarray[Any, Any]] = {c: self._fresh(c, 1024) for c in columns}
 
-    def append(self, rows: pd.DataFrame) -> None:
+    def append(self, rows: Columns) -> None:
         """Add rows; whole-number columns stay whole numbers, everything else is float64."""
-        room, needed = len(next(iter(self._columns.values()))), self.size + len(rows)
+        room, needed = len(next(iter(self._columns.values()))), self.size + length(rows)
         if needed > room:
             room = max(needed, 2 * room)
             for name, old in self._columns.items():
                 self._columns[name] = self._fresh(name, room)
                 self._columns[name][: self.size] = old[: self.size]
-        for name in rows.columns.difference(list(self._columns), sort=False):
-            self._columns[name] = self._fresh(name, room)
-        for name, column in self._columns.items():
-            if name in rows.columns:
-                column[self.size : needed] = rows[name].to_numpy()
+        for name, values in rows.items():
+            if name not in self._columns:
+                self._columns[name] = self._fresh(name, room)
+            self._columns[name][self.size : needed] = values
         self.size = needed
 
     def frame(self) -> pd.DataFrame:

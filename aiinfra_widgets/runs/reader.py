@@ -6,7 +6,6 @@ command line and the tests all read through this one class.
 
 from __future__ import annotations
 
-import io
 import json
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,6 +18,7 @@ from ..errors import UnknownNameError, near
 from ..experiment import Experiment, Observed, Spec, experiment
 from ..machine.profile import Machine
 from ..quantities import QUANTITIES, Prediction, Value
+from .columns import Columns, combined, joined, length, parse, picked
 from .growing import Growing
 from .layout import RunDir, incarnation_of
 from .writer import HEAD, RECORD_HEAD
@@ -90,7 +90,7 @@ class RunReader:
         self.events: list[Event] = []
         self._tails: dict[Path, Tail] = {}
         self._columns: dict[Path, list[str]] = {}
-        self._pending: pd.DataFrame | None = None
+        self._pending: Columns = {}
         self._latest: dict[int, dict[str, float]] = {}
         self._nodes = Growing(("incarnation", "node", *HEAD))
         self._ticks = Growing(("incarnation", *HEAD))
@@ -151,48 +151,39 @@ class RunReader:
 
     # --- samples ------------------------------------------------------------------------------------------------
     def _poll_samples(self) -> bool:
-        import pandas as pd
-
-        frames = []
+        blocks = []
         for path in self._of_nodes("samples", ".csv"):
-            frame = self._fresh_rows(path, HEAD, "node")
-            if frame is None:
-                continue
-            frames.append(frame)
-            node = int(frame["node"].iloc[0])
-            self._latest[node] = {str(k): float(v) for k, v in frame.iloc[-1].items()}
-        if not frames:
+            if block := self._fresh_rows(path, HEAD, "node"):
+                blocks.append(block)
+                self._latest[int(block["node"][0])] = {name: float(column[-1]) for name, column in block.items()}
+        if not blocks:
             return False
-        fresh = pd.concat(frames, ignore_index=True)
+        fresh = joined(blocks)
         self._nodes.append(fresh)
         self._merge(fresh)
         return True
 
-    def _fresh_rows(self, path: Path, head: tuple[str, ...], whose: str) -> pd.DataFrame | None:
-        """Return what was appended to a file of samples or records since the last look, with its incarnation and node."""
+    def _fresh_rows(self, path: Path, head: tuple[str, ...], whose: str) -> Columns:
+        """Return what was appended to a file of samples or records since the last look, with its incarnation and node; {} is nothing."""
         data = self._tail(path)
         if data and path not in self._columns:
             first, _, data = data.partition(b"\n")
             self._columns[path] = first.decode().split(",")
-        if not data:
-            return None
-        incarnation, who = (int(x) for x in path.stem.split("-")[:2])
-        frame = _rows(data, self._columns[path], head)
-        if frame.empty:
-            return None
-        frame.insert(0, whose, who)
-        frame.insert(0, "incarnation", incarnation)
-        return frame
+        block = parse(data, self._columns[path], head) if data else {}
+        many = length(block)
+        if not many:
+            return {}
+        incarnation, who = (float(x) for x in path.stem.split("-")[:2])
+        return {"incarnation": np.full(many, incarnation), whose: np.full(many, who), **block}
 
     # --- records ------------------------------------------------------------------------------------------------
     def _poll_records(self) -> bool:
         fresh = False
         for table, columns in self.experiment.records.items():
             for path in self._of_nodes("records", f"-{table}.csv"):
-                frame = self._fresh_rows(path, RECORD_HEAD, "writer")
-                if frame is not None:
+                if block := self._fresh_rows(path, RECORD_HEAD, "writer"):
                     whole = ("incarnation", "writer", *RECORD_HEAD, *columns)
-                    self._records.setdefault(table, Growing(whole)).append(frame)
+                    self._records.setdefault(table, Growing(whole)).append(block)
                     fresh = True
         return fresh
 
@@ -207,25 +198,17 @@ class RunReader:
             raise UnknownNameError(f"{self.experiment.name} has no record {table!r}; {near(table, declared)}")
         return self._records.get(table, Growing(("incarnation", "writer", *RECORD_HEAD, *declared[table]))).frame()
 
-    def _merge(self, fresh: pd.DataFrame) -> None:
+    def _merge(self, fresh: Columns) -> None:
         """Combine the rows of all nodes of a tick, once every node of that tick has reported."""
-        import pandas as pd
-
-        rows = fresh if self._pending is None else pd.concat([self._pending, fresh], ignore_index=True)
+        rows = joined([self._pending, fresh]) if self._pending else fresh
         # A tick that was redone after a resume belongs to the later incarnation.
-        keys = ["incarnation", "tick"]
-        groups = rows.groupby(keys, sort=True)
-        whole = groups["node"].transform("size") >= rows["nodes"]
-        self._pending = rows[~whole]
-        done = rows[whole]
-        if done.empty:
-            return
-        how = {c: _COMBINE.get(_combine(c), "mean") for c in done.columns if c not in {"node", "incarnation", "tick"}}
-        ticks = done.groupby(keys, sort=True, as_index=False).agg(how)
-        for column in (c for c, way in how.items() if way == "sum" and done[c].isna().any()):
-            # A sum of nothing is 0 to pandas, and a measured zero to a reader: it is "not measured".
-            ticks[column] = done.groupby(keys, sort=True)[column].sum(min_count=1).to_numpy()
-        self._ticks.append(ticks)
+        keys = np.stack([rows["incarnation"], rows["tick"]])
+        _, group, counts = np.unique(keys, axis=1, return_inverse=True, return_counts=True)
+        whole = counts[group.ravel()] >= rows["nodes"]
+        self._pending = picked(rows, ~whole)
+        if whole.any():
+            ways = {name: _combine(name) for name in rows if name not in {"node", "incarnation", "tick"}}
+            self._ticks.append(combined(picked(rows, whole), ("incarnation", "tick"), ways))
 
     @property
     def nodes(self) -> pd.DataFrame:
@@ -322,26 +305,11 @@ class RunReader:
         return self._tails.setdefault(path, Tail(path)).lines()
 
 
-_COMBINE = {"max": "max", "mean": "mean", "sum": "sum", "first": "first"}
-
-
-def _rows(data: bytes, columns: list[str], head: tuple[str, ...]) -> pd.DataFrame:
-    """Whole lines of a file of samples or records as numbers; a line that a full disk tore and that was written on is left out."""
-    import pandas as pd
-
-    frame = pd.read_csv(io.BytesIO(data), names=columns, on_bad_lines="skip", encoding_errors="replace")
-    if not all(pd.api.types.is_numeric_dtype(frame[c]) for c in columns):
-        frame = frame.apply(pd.to_numeric, errors="coerce")
-    whole = frame[list(head)].notna().all(axis=1)
-    if whole.all():
-        return frame
-    return frame[whole].astype({c: "int64" for c in ("tick", "nodes", "segment") if c in frame})
-
-
 def _combine(column: str) -> str:
     if column in {"t_s", "nodes", "segment"}:
         return "max"
-    return QUANTITIES[column].combine if column in QUANTITIES else "mean"
+    way = QUANTITIES[column].combine if column in QUANTITIES else "mean"
+    return way if way in {"max", "sum", "first"} else "mean"
 
 
 def _curve(readings: list[Event]) -> tuple[list[float], list[float]]:

@@ -234,14 +234,14 @@ class Feed:
         specs = {s.index: s for s in segments}
         ended_s = rows["t_s"].to_numpy(float)
         begun_s = self._last_s or next((s.t_s for s in segments), ended_s[0])
-        rows = rows.assign(took_s=np.diff(ended_s, prepend=begun_s).clip(min=0.0))
+        took_s = np.diff(ended_s, prepend=begun_s).clip(min=0.0)
         self._last_s = float(ended_s[-1])
         for name, series in self._series.items():
             axis = self.shown.axes[name]
             if name in rows:
                 columns = {"tick": rows["tick"].to_numpy(float), "value": rows[name].to_numpy(float) * axis.factor}
             else:
-                columns = self._derived(name, rows, specs, axis)
+                columns = self._derived(name, rows, took_s, specs, axis)
             if len(columns["tick"]):
                 self._send(name, series, columns, again)
 
@@ -272,22 +272,27 @@ class Feed:
             if good.size:
                 self.sink.span(chart, float(f"{good.min() / 1.6:.1g}"), float(f"{good.max() * 1.6:.1g}"))
 
-    def _derived(self, name: str, rows: Any, segments: Mapping[int, Segment], axis: Axis) -> dict[str, Any]:
+    def _derived(
+        self, name: str, rows: Any, took_s: Any, segments: Mapping[int, Segment], axis: Axis
+    ) -> dict[str, Any]:
         """Ask the experiment for a quantity that no node reports, over stretches of a few ticks."""
         found: list[tuple[float, float]] = []
-        columns = [c for c in rows.columns if c in QUANTITIES]
-        for index, mine in rows.groupby("segment", sort=True):
+        # Columns by themselves: ten looks a second leave no time for a data frame's own.
+        columns = {str(c): rows[c].to_numpy(float) for c in rows.columns if c in QUANTITIES}
+        columns = {c: v for c, v in columns.items() if np.isfinite(v).any()}
+        ticks, of = rows["tick"].to_numpy(float), rows["segment"].to_numpy()
+        for index in np.unique(of):
             if (segment := segments.get(int(index))) is None:
                 continue
+            mine = np.flatnonzero(of == index)
             pieces = max(1, min(len(mine) // DERIVED_TICKS, DERIVED_POINTS))
-            for piece in np.array_split(np.arange(len(mine)), pieces):
-                part = mine.iloc[piece]
-                medians = part[columns].median()
-                values = {c: Value(c, float(medians[c]), method="measured") for c in columns if np.isfinite(medians[c])}
-                elapsed = float(part["took_s"].sum())
+            for piece in np.array_split(mine, pieces):
+                seen = {c: there for c, v in columns.items() if (there := v[piece][np.isfinite(v[piece])]).size}
+                values = {c: Value(c, float(np.median(there)), method="measured") for c, there in seen.items()}
+                elapsed = float(took_s[piece].sum())
                 value = self.exp.derive(segment.spec, self.sweeps.machine, values, elapsed).get(name)
                 if value is not None and value.value is not None:
-                    found.append((float(part["tick"].iloc[-1]), float(value.value) * axis.factor))
+                    found.append((float(ticks[piece[-1]]), float(value.value) * axis.factor))
         table = np.array(found, float).reshape(-1, 2)
         return {"tick": table[:, 0], "value": table[:, 1]}
 
