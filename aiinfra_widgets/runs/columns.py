@@ -51,7 +51,8 @@ def _read(lines: Sequence[bytes], names: Sequence[str]) -> np.ndarray[Any, Any]:
     frame = pd.read_csv(
         io.BytesIO(even), names=list(names), index_col=False, encoding_errors="replace", low_memory=False
     ) if lines else pd.DataFrame(columns=list(names))  # fmt: skip
-    return frame.apply(pd.to_numeric, errors="coerce").to_numpy(float)
+    found: np.ndarray[Any, Any] = frame.apply(pd.to_numeric, errors="coerce").to_numpy(float)
+    return found
 
 
 def joined(blocks: Sequence[Columns]) -> Columns:
