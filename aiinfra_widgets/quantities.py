@@ -350,9 +350,8 @@ def show(name_or_unit: str, value: float | None) -> str:
         return f"0 {word}" if value == 0 else _scaled(value, _SI if abs(value) >= 1000 else _SMALL, word)
     if unit == "USD":
         return _dollars(value)
-    return (f"{value:.4g}" if abs(value) >= 1 else f"{value:.3g}") + (
-        "" if unit in {"1", ""} else f" {unit}" if unit != "x" else "×"
-    )
+    word = "" if unit in {"1", ""} else "×" if unit == "x" else f" {unit}"
+    return (f"{value:.4g}" if abs(value) >= 1 else f"{value:.3g}") + word
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,6 +80,14 @@ class Tail:
         self._at += end
         return data[:end]
 
+    def so_far(self) -> bytes:
+        """Return everything that `lines` has returned."""
+        try:
+            with self.path.open("rb") as file:
+                return file.read(self._at)
+        except FileNotFoundError:
+            return b""
+
 
 class RunReader:
     """A run as data. Call `poll()` and then look; every view of the same run may have its own reader."""
@@ -92,7 +100,6 @@ class RunReader:
         self._columns: dict[Path, list[str]] = {}
         self._pending: Columns = {}
         self._latest: dict[int, dict[str, float]] = {}
-        self._nodes = Growing(("incarnation", "node", *HEAD))
         self._ticks = Growing(("incarnation", *HEAD))
         self._records: dict[str, Growing] = {}
         self._kept: dict[int, tuple[Any, dict[str, Value]]] = {}
@@ -158,9 +165,7 @@ class RunReader:
                 self._latest[int(block["node"][0])] = {name: float(column[-1]) for name, column in block.items()}
         if not blocks:
             return False
-        fresh = joined(blocks)
-        self._nodes.append(fresh)
-        self._merge(fresh)
+        self._merge(joined(blocks))
         return True
 
     def _fresh_rows(self, path: Path, head: tuple[str, ...], whose: str) -> Columns:
@@ -169,12 +174,7 @@ class RunReader:
         if data and path not in self._columns:
             first, _, data = data.partition(b"\n")
             self._columns[path] = first.decode().split(",")
-        block = parse(data, self._columns[path], head) if data else {}
-        many = length(block)
-        if not many:
-            return {}
-        incarnation, who = (float(x) for x in path.stem.split("-")[:2])
-        return {"incarnation": np.full(many, incarnation), whose: np.full(many, who), **block}
+        return _of_writer(path, parse(data, self._columns[path], head), whose) if data else {}
 
     # --- records ------------------------------------------------------------------------------------------------
     def _poll_records(self) -> bool:
@@ -212,8 +212,16 @@ class RunReader:
 
     @property
     def nodes(self) -> pd.DataFrame:
-        """Every sample: one row per incarnation, node and tick. Empty fields are NaN: not measured."""
-        return self._nodes.frame()
+        """Every sample: one row per incarnation, node and tick. Empty fields are NaN: not measured.
+
+        Read anew, as far as was looked so far: what follows a run for hours does not keep each node's samples in memory.
+        """
+        table = Growing(("incarnation", "node", *HEAD))
+        for path in self._of_nodes("samples", ".csv"):
+            first, _, data = self._tails[path].so_far().partition(b"\n") if path in self._tails else (b"", b"", b"")
+            if data and (block := _of_writer(path, parse(data, first.decode().split(","), HEAD), "node")):
+                table.append(block)
+        return table.frame()
 
     @property
     def ticks(self) -> pd.DataFrame:
@@ -303,6 +311,14 @@ class RunReader:
 
     def _tail(self, path: Path) -> bytes:
         return self._tails.setdefault(path, Tail(path)).lines()
+
+
+def _of_writer(path: Path, block: Columns, whose: str) -> Columns:
+    """Return rows of a file with its incarnation and its writer's number; {} where there are none."""
+    if not (many := length(block)):
+        return {}
+    incarnation, who = (float(x) for x in path.stem.split("-")[:2])
+    return {"incarnation": np.full(many, incarnation), whose: np.full(many, who), **block}
 
 
 def _combine(column: str) -> str:

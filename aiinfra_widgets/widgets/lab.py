@@ -372,7 +372,8 @@ class _Follower(threading.Thread):
                 screen = self._lab._screen
                 if screen is None or not screen.feed.busy:
                     return
-            self._stopped.wait(max(LOOK_S, 3 * (time.monotonic() - begun)))
+            took_s = time.monotonic() - begun
+            self._stopped.wait(max(LOOK_S - took_s, 3 * took_s))
 
     def _give_up(self, error: Exception) -> None:
         """The run can no longer be read, most likely because its folder was deleted."""

@@ -106,6 +106,8 @@ class Chart {
       if (m.type === "ColumnDataSource" && m.name) this.sources[m.name] = m;
       if (m.type === "Range1d" && m.name === "follow") this.range = m;
     }
+    this.sight = new IntersectionObserver(entries => this.rest(!entries[entries.length - 1].isIntersecting), { rootMargin: "100px" });
+    this.sight.observe(this.el);
     if (this.range) {
       const moved = () => { const s = this.sent; if (s && (this.range.start !== s[0] || this.range.end !== s[1])) this.follow = false; };
       this.range.properties.start.change.connect(moved);
@@ -114,6 +116,9 @@ class Chart {
       root.on_event && root.on_event("reset", () => { this.follow = true; this.zoom(this.sent); });
     }
   }
+
+  // A figure that nobody sees takes its data and is painted when it comes into sight: painting is most of what a page costs.
+  rest(yes) { for (const m of this.doc._all_models.values()) if ("hold_render" in m.properties) m.hold_render = yes; }
 
   blank(yes) { this.el.classList.toggle("aiinfra-chart-blank", yes); }
 
@@ -202,6 +207,7 @@ export default {
       model.off("msg:custom", take);
       theme.disconnect(); sheets.disconnect(); names?.disconnect();
       for (const c of Object.values(charts)) {
+        c.sight.disconnect();
         const i = B.documents.indexOf(c.doc);
         if (i >= 0) B.documents.splice(i, 1);
         c.doc.clear();
