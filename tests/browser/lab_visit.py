@@ -161,9 +161,14 @@ class Visit:
         """Whether the lab says that it is in this state."""
         return word in chip(self.page)
 
-    def history(self) -> tuple[int, float | None]:
-        """Return what must come back: how many segments there are, and where the figures begin."""
-        return segments(self.page), self.first_tick()
+    def history(self) -> tuple[int, bool]:
+        """Return what must come back: how many segments there are, and whether the figures begin where the run did.
+
+        A long series is thinned: its first point stands for the first ticks, the more the longer the run is.
+        """
+        found = [s["tick"] for s in self.page.points("series") + self.page.points("bars") if s.get("tick")]
+        begins = bool(found) and min(map(min, found)) <= 8 + max(map(max, found)) / 50
+        return segments(self.page), begins
 
     def reload(self) -> None:
         """Reload the page, as it was saved."""
