@@ -124,6 +124,10 @@ def kernel_state(page: Page) -> dict[str, Any]:
     return found
 
 
+#: Where a slider stands: its value for a screen reader is rounded, its place is not.
+SLID = "e => [e.getAttribute('aria-valuenow'), e.getAttribute('aria-valuetext'), (e.closest('.noUi-origin') || e).style.transform].join()"
+
+
 def refusals(page: Page) -> list[str]:
     """Return the reasons that are in sight for what was refused."""
     return list(page.page.evaluate(REFUSALS))
@@ -148,12 +152,12 @@ def operate(page: Page, control: Control) -> Callable[[], None]:
     """Move a control as a person does, by keyboard where it has one; return what puts it back."""
     at = control.at(page)
     if control.kind == "slider":
-        before = at.get_attribute("aria-valuenow")
+        before = at.evaluate(SLID)
         at.focus()
         for there, back in (("ArrowRight", "ArrowLeft"), ("ArrowLeft", "ArrowRight")):
             at.press(there)
             for _ in range(20):
-                if at.get_attribute("aria-valuenow") != before:
+                if at.evaluate(SLID) != before:
                     return lambda back=back: at.press(back)  # type: ignore[misc]
                 page.page.wait_for_timeout(50)
         raise AssertionError(f"the slider {control.label} moves neither way")

@@ -147,6 +147,11 @@ class JupyterLab:
         return found
 
 
+def may_be_ours(text: str) -> bool:
+    """Whether a line of the console may be the lab's doing: JupyterLab's debugger complains by itself when a kernel restarts."""
+    return "Could not restore the debugger state" not in text
+
+
 class Page:
     """One page on one notebook, and everything suspicious that it did: `external`, `errors`, `failed`."""
 
@@ -156,7 +161,7 @@ class Page:
         self.errors: list[str] = []
         self.failed: list[str] = []
         page.on("request", lambda r: None if r.url.startswith(LOCAL) else self.external.append(r.url))
-        page.on("console", lambda m: self.errors.append(m.text) if m.type == "error" else None)
+        page.on("console", lambda m: self.errors.append(m.text) if m.type == "error" and may_be_ours(m.text) else None)
         page.on("pageerror", lambda e: self.errors.append(str(e)))
         page.on("response", lambda r: self.failed.append(f"{r.status} {r.url}") if r.status >= 400 else None)
 

@@ -196,4 +196,5 @@ class Visit:
         assert len(self.accepted) >= len(self.refused)
         assert len(self.unseen) <= len(self.accepted) / 4, self.unseen
         assert no_overflow(self.page) == []
-        assert (self.page.external, self.page.failed, self.page.errors) == ([], [], [])
+        found = {"external": self.page.external, "failed": self.page.failed, "errors": self.page.errors}
+        assert not any(found.values()), found

@@ -203,7 +203,7 @@ def test_a_failed_report_in_a_real_browser(write, tmp_path, visit, artifacts):
     seen = visit(report(lab, {"nodes": 3}, tmp_path / "out").html)
     page = seen.page
     assert page.locator("figure.r-live").count() == 1
-    assert page.locator(".r-banner").inner_text().startswith("ZeroDivisionError in cell 4")
+    assert page.locator(".r-banner").inner_text().startswith("ZeroDivisionError (cell 4)")
     assert page.locator("details.r-code[open]").count() == 1  # the one that failed
     page.get_by_role("button", name="Show all code").click()
     assert page.locator("details.r-code[open]").count() == 5
