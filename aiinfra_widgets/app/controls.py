@@ -8,13 +8,12 @@ from typing import Any
 
 import param
 
-from ..errors import LabError, SpecError
+from ..errors import SpecError
 from ..experiment import Experiment, Knob, Verb
 from ..texts import tr
 from ..widgets.actions import label
 from ..widgets.controls import (
     LIVE_SIGN,
-    blame,
     control_of,
     plain_reason,
     steps,
@@ -23,6 +22,7 @@ from ..widgets.controls import (
     typed,
 )
 from ..widgets.state import Asked
+from ..widgets.verbs import Ask, VerbForm
 from . import parts
 from .parts import pn
 
@@ -170,35 +170,21 @@ def grouped(title: str, fields: Mapping[str, Field]) -> Any:
     return fold
 
 
-class Form:
+class Form(VerbForm):
     """One verb of an experiment: its arguments, a button that asks, and a line for the answer."""
 
-    def __init__(self, verb: Verb, ask: Callable[[str, Mapping[str, Any]], Asked]) -> None:
-        self.verb, self._ask, self._asked = verb, ask, ""
+    def __init__(self, verb: Verb, ask: Ask) -> None:
+        super().__init__(verb, ask)
         knobs = verb.arguments.knobs()
-        self.fields = {n: Field(k, k.default, lambda *_: None, marked=False) for n, k in knobs.items()}
+        fields = {n: Field(k, k.default, lambda *_: None, marked=False) for n, k in knobs.items()}
+        self.fields = fields
         self.button = parts.button(label(verb), verb.help, self.submit)
         self.message = parts.html("", "message")
-        self.root = parts.column("form", *(f.widget for f in self.fields.values()), self.button, self.message)
+        self.root = parts.column("form", *(f.widget for f in fields.values()), self.button, self.message)
 
-    def submit(self) -> None:
-        """Ask with the values as they are; what is wrong is said under its field, or under the button."""
-        parts.put(self.message, "")
-        values: dict[str, Any] = {}
-        for name, field in self.fields.items():
-            try:
-                values[name] = field.value()
-                field.say("")
-            except SpecError as error:
-                field.say(plain_reason(name, str(error)), "bad")
-        if len(values) < len(self.fields):
-            return
-        try:
-            self._asked = self._ask(self.verb.name, values).id
-            parts.put(self.message, said(tr("Asked ..."), "wait"))
-        except LabError as error:
-            rest = blame(self.fields, str(error).removeprefix(f"{self.verb.name}: "))
-            parts.put(self.message, said(rest, "bad"))
+    def say(self, text: str, kind: str = "") -> None:
+        """Show a line under the button; kind as for a `Field`."""
+        parts.put(self.message, said(text, kind) if text else "")
 
     def draw(self, asked: Sequence[Asked], tick: str, *, locked: bool) -> None:
         """Show what became of the last request, once that is known, and whether anything may be asked now."""
@@ -206,13 +192,9 @@ class Form:
             field.lock(locked)
         if self.button.disabled != locked:
             self.button.disabled = locked
-        found = next((a for a in asked if a.id == self._asked and a.answer), None)
-        if found is not None:
-            self._asked = ""
-            result = found.result(tick)
-            parts.put(self.message, said(result[:1].upper() + result[1:], "bad" if found.refused else "good"))
+        self.answer(asked, tick)
 
 
-def forms(exp: Experiment, ask: Callable[[str, Mapping[str, Any]], Asked]) -> list[Form]:
+def forms(exp: Experiment, ask: Ask) -> list[Form]:
     """Return a form for each verb that the experiment adds."""
     return [Form(verb, ask) for verb in exp.verbs]

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
-from typing import Any
 
 import ipywidgets as ipw
 
-from ..errors import LabError, SpecError
 from ..experiment import Experiment, Verb
 from ..texts import tr
-from .controls import Field, blame, plain_reason
+from .controls import Field
 from .state import Asked
+from .verbs import Ask, VerbForm
 from .words import verb_word
 
 #: Up to so many verbs have a button each; more are chosen from a list.
 BUTTONS = 3
 
-Ask = Callable[[str, Mapping[str, Any]], Asked]
 
-
-class Form:
+class Form(VerbForm):
     """One verb: its arguments as controls, a button that asks, and a line for the answer.
 
     Args:
@@ -30,42 +27,17 @@ class Form:
     """
 
     def __init__(self, verb: Verb, ask: Ask) -> None:
-        self.verb, self._ask, self._asked = verb, ask, ""
+        super().__init__(verb, ask)
         knobs = verb.arguments.knobs()
-        self.fields = {n: Field(k, k.default, lambda *_: None, marked=False) for n, k in knobs.items()}
+        fields = {n: Field(k, k.default, lambda *_: None, marked=False) for n, k in knobs.items()}
+        self.fields = fields
         self.button = ipw.Button(description=label(verb), tooltip=tr(verb.help))
         self.button.add_class("aiinfra-button")
         self.button.on_click(lambda _: self.submit())
         self.message = ipw.HTML()
         help_ = ipw.HTML(f'<p class="aiinfra-note">{escape(tr(verb.help))}</p>')
-        self.root = ipw.VBox([help_, *(f.widget for f in self.fields.values()), self.button, self.message])
+        self.root = ipw.VBox([help_, *(f.widget for f in fields.values()), self.button, self.message])
         self.root.add_class("aiinfra-form")
-
-    def submit(self) -> None:
-        """Ask with the values as they are; what is wrong is said under its field, or under the button."""
-        self.say("")
-        values: dict[str, Any] = {}
-        for name, field in self.fields.items():
-            try:
-                values[name] = field.value()
-                field.say("")
-            except SpecError as error:
-                field.say(plain_reason(name, str(error)), "bad")
-        if len(values) < len(self.fields):
-            return
-        try:
-            self._asked = self._ask(self.verb.name, values).id
-            self.say(tr("Asked ..."), "wait")
-        except LabError as error:
-            self.say(blame(self.fields, str(error).removeprefix(f"{self.verb.name}: ")), "bad")
-
-    def answer(self, asked: Sequence[Asked], tick: str) -> None:
-        """Show what became of the last request, once that is known."""
-        found = next((a for a in asked if a.id == self._asked and a.answer), None)
-        if found is not None:
-            self._asked = ""
-            result = found.result(tick)
-            self.say(result[:1].upper() + result[1:], "bad" if found.refused else "good")
 
     def say(self, text: str, kind: str = "") -> None:
         """Show a line under the button; kind as for a `Field`."""

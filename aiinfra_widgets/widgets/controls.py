@@ -90,6 +90,13 @@ class Control(Protocol):
     def set(self, value: Any) -> None:
         """Show a value without telling anybody."""
 
+    def value(self) -> Any:
+        """Return the value in the Spec's type.
+
+        Raises:
+            SpecError: What was typed cannot be read.
+        """
+
     def say(self, text: str, kind: str = "") -> None:
         """Show a message; kind is "", "wait", "good" or "bad"."""
 
