@@ -17,7 +17,7 @@ lab: setup  ## Open JupyterLab on the first lab (more options: make lab ARGS="--
 	@echo "== lab: measuring this machine, once, so that the lab can predict (at most a minute)"
 	@$(BIN)/aiinfra calibrate --if-missing >/dev/null || echo "== lab: not measured; the lab says how to do it later"
 	@echo "== lab: opening JupyterLab on $(or $(FIRST_LAB),the folder labs); end it with Ctrl-C"
-	@exec $(BIN)/jupyter-lab --ServerApp.root_dir="$(CURDIR)/labs" --LabApp.default_url="/lab/tree/$(FIRST_LAB)" $(ARGS)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" exec $(BIN)/jupyter-lab --ServerApp.root_dir="$(CURDIR)/labs" --LabApp.default_url="/lab/tree/$(FIRST_LAB)" $(ARGS)
 
 test: setup  ## Run every test suite, within 25 minutes on 2 cores (some of them: make test SUITES="unit mpi")
 	@$(BIN)/python tests/suites.py $(SUITES)

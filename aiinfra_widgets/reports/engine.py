@@ -105,6 +105,8 @@ class Execution:
             Exception: The kernel did not start, or the disk is full.
         """
         papermill_engines.register(NAME, EvidenceEngine)
+        # It warns of parameters that it cannot parse, such as lists; our own check is stricter and was passed already.
+        logging.getLogger("papermill").setLevel(logging.ERROR)
         # papermill formats paths like templates, so a brace in a folder's name would be a missing parameter
         literal = str(self.scratch).replace("{", "{{").replace("}", "}}")
         execute_notebook(

@@ -22,7 +22,7 @@ GONE = "was deleted or moved"
 
 def state_word(look: Look) -> str:
     """Return one word for what is going on."""
-    if look.status is None:
+    if look.status is None or look.phase in {"setup", "committed"}:  # an earlier run is still there after Start over
         return "ready" if look.phase == "committed" else "setup"
     return look.status.state
 

@@ -47,6 +47,7 @@ class Told:
     measured: Value | None = None
     error: float | None = None
     setup: str = ""
+    nodes: str = ""
 
 
 def index(folder: Path) -> list[Listed]:
@@ -113,11 +114,12 @@ def _read(row: Listed) -> Told:
         reader.poll()
         now = status(reader)
         found = [compare(reader.experiment, s) for s in reader.segments()]
-        best, setup = main_row(found), _setup(reader)
+        best, setup, nodes = main_row(found), _setup(reader), _nodes(reader.asked.nodes, found)
         name = reader.experiment.compared[0] if reader.experiment.compared else ""
         if best is None or not name:
-            return Told(now.state, now.message, now.final, setup=setup)
-        return Told(now.state, now.message, now.final, name, best.predicted, best.measured, best.relative_error, setup)
+            return Told(now.state, now.message, now.final, setup=setup, nodes=nodes)
+        numbers = best.predicted, best.measured, best.relative_error
+        return Told(now.state, now.message, now.final, name, *numbers, setup, nodes)
     except (LabError, OSError, ValueError, KeyError) as error:
         return Told("unreadable", str(error), True)
 
@@ -130,6 +132,13 @@ def _setup(reader: RunReader) -> str:
     )
 
 
+def _nodes(asked: int, found: Sequence[Comparison]) -> str:
+    """Return the nodes of the stretch whose figures are shown, behind those that were asked for where they differ."""
+    settled = [c for c in found if not c.segment.transient] or list(found)
+    last = settled[-1].segment.spec.nodes if settled else asked
+    return str(last) if last == asked else f"{asked}\u2192{last}"
+
+
 def main_row(found: Sequence[Comparison]) -> Row | None:
     """Return the main quantity of the last segment that settled, else of the last one; None where nothing was measured."""
     settled = [c for c in found if not c.segment.transient] or list(found)
@@ -140,7 +149,7 @@ def cells(row: Listed, told: Told | None) -> dict[str, str]:
     """Return what the table shows of a run; "..." for what is still being read."""
     found = {
         "id": row.id, "when": row.when, "experiment": row.experiment, "note": row.note or (told.setup if told else ""),
-        "nodes": "" if row.nodes is None else str(row.nodes),
+        "nodes": told.nodes if told and told.nodes else "" if row.nodes is None else str(row.nodes),
     }  # fmt: skip
     if told is None:
         return {

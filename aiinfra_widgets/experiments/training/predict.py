@@ -241,7 +241,8 @@ def _notes(spec: TrainingSpec, machine: Machine, over: Mapping[str, Any]) -> lis
         )
     if machine.disturbed_frac > QUIET_FRAC:
         notes.append(
-            f"Other programs used {machine.disturbed_frac:.0%} of this machine while it was calibrated: calibrate again when it is quiet."
+            f"Other programs used {machine.disturbed_frac:.0%} of this machine while it was calibrated: "
+            "calibrate again when it is quiet (aiinfra calibrate)."
         )
     probed = max((p.at["ranks"] for p in machine.rows("lockstep")), default=1)
     if most > probed:
