@@ -224,7 +224,7 @@ def random_request(rng: random.Random, known: list[int]) -> tuple[dict[str, Any]
     )[0]
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_nothing_is_lost_over_a_random_sequence(runs, seed):
     """Requests come as they come, many within one window; some are refused, for the job has ended or is not there yet."""
     rng = random.Random(seed)

@@ -90,6 +90,7 @@ def over_ideal(reader, segment, servers):
 LOADS = [(servers, load) for servers in (1, 2) for load in (0.3, 0.5, 0.7)]
 
 
+@pytest.mark.slow  # tests/bench/bench_serving.py measures the same, and the labs of serving run each time
 def test_exponential_services_respond_as_in_theory_over_load_and_servers(lab):
     """One run; each load, and each number of servers, is a live change of it. The last is too much.
 

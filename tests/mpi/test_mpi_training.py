@@ -33,7 +33,9 @@ def test_every_workload_is_tried():
     assert set(WORK) | LARGER == set(catalog.names())
 
 
-@pytest.mark.parametrize("workload", WORK)
+@pytest.mark.parametrize(
+    "workload", [pytest.param(w, marks=pytest.mark.slow) if w == "spoken-digits" else w for w in WORK]
+)
 def test_the_loss_curve_does_not_depend_on_the_number_of_nodes(lab, curve, workload):
     sizes = (1, 2, 4) if catalog.facts(workload).family == "layers" else (1, 3)
     curves = {n: curve(lab.done(workload=workload, nodes=n, **WORK[workload])) for n in sizes}

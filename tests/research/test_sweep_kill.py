@@ -79,6 +79,7 @@ def test_a_killed_sweep_goes_on_and_runs_nothing_twice(mark: str, tmp_path: Path
 
 
 @pytest.mark.mpi
+@pytest.mark.slow
 def test_a_run_that_ended_before_its_line_was_written_is_taken_as_it_is(mark: str, done: Sweep) -> None:
     """The kill between the end of a run and its line in the journal."""
     whole = done.journal.path.read_text().splitlines(keepends=True)

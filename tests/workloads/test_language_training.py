@@ -117,7 +117,7 @@ def test_a_text_that_is_gone_or_damaged_says_so(tmp_path, monkeypatch):
 # --- training
 
 
-@pytest.fixture(scope="module", params=[0, 1])
+@pytest.fixture(scope="module", params=[0, pytest.param(1, marks=pytest.mark.slow)])
 def small(request, tmp_path_factory) -> tuple[nets.Workload, float]:
     """The small one as its goal says, and the loss it reached."""
     torch.set_num_threads(1)
