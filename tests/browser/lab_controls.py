@@ -153,8 +153,9 @@ def operate(page: Page, control: Control) -> Callable[[], None]:
     at = control.at(page)
     if control.kind == "slider":
         before = at.evaluate(SLID)
-        at.focus()
-        for there, back in (("ArrowRight", "ArrowLeft"), ("ArrowLeft", "ArrowRight")):
+        # A page that is drawing a run's first figures may miss a key; a person presses it again.
+        for there, back in (("ArrowRight", "ArrowLeft"), ("ArrowLeft", "ArrowRight")) * 3:
+            at.focus()
             at.press(there)
             for _ in range(20):
                 if at.evaluate(SLID) != before:
