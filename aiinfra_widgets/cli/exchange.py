@@ -9,8 +9,8 @@ import typer
 from rich.markup import escape
 
 from ..errors import SpecError, near
+from .options import Json
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, and nothing else there.")]
 Runs = Annotated[Path | None, typer.Option(help="Folder of run directories.")]
 FORMS = ("zip", "tensorboard", "mlflow", "table")
 

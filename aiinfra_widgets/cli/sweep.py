@@ -11,11 +11,11 @@ import typer
 from rich.markup import escape
 
 from ..errors import SpecError
+from .options import Json
 
 if TYPE_CHECKING:
     from ..research.sweeps import Sweep
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, and nothing else there.")]
 Out = Annotated[Path | None, typer.Option("-o", "--out", metavar="DIR", help="New folder for the sweep.")]
 #: Rows of points that are printed; the table has all.
 _SHOWN = 40

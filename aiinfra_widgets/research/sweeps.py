@@ -341,8 +341,13 @@ def plan_sweep(
         "provenance": provenance(),
         "trials": [{"point": t.point, "repeat": t.repeat, "spec": t.spec.model_dump()} for t in planned_trials],
     }  # fmt: skip
-    stamp = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{name}-{secrets.token_hex(2)}"
-    return Sweep(folders.begin(Path(out) if out is not None else home() / "sweeps" / stamp, plan, here).path)
+    return _begin(plan, out, here)
+
+
+def _begin(plan: dict[str, Any], out: Path | str | None, machine: Machine) -> Sweep:
+    """Write a plan into a new folder: the one that is named, else one of its own in the lab's home."""
+    stamp = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{plan['experiment']}-{secrets.token_hex(2)}"
+    return Sweep(folders.begin(Path(out) if out is not None else home() / "sweeps" / stamp, plan, machine).path)
 
 
 def sweep(name: str, over: Mapping[str, Any], *, progress: Progress | None = None, **how: Any) -> Sweep:
@@ -387,5 +392,4 @@ def rerun(path: Path | str, out: Path | str | None = None, machine: Machine | No
         "provenance": provenance(),
         "plan_of": {"machine_id": other.machine.id, "made_at": other.plan.get("made_at")},
     }
-    stamp = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{other.experiment.name}-{secrets.token_hex(2)}"
-    return Sweep(folders.begin(Path(out) if out is not None else home() / "sweeps" / stamp, plan, here).path)
+    return _begin(plan, out, here)

@@ -84,14 +84,14 @@ def combined(rows: Columns, keys: Sequence[str], ways: Mapping[str, str]) -> Col
         ways: How each further column is combined: max, sum, mean or first. Others are left out.
     """
     rows = picked(rows, np.lexsort([rows[key] for key in reversed(keys)]))
-    starts = starts_of(rows, keys)
+    starts = _starts_of(rows, keys)
     found = {key: rows[key][starts] for key in keys}
     for name, way in ways.items():
         found[name] = _WAYS[way](rows[name], starts)
     return found
 
 
-def starts_of(rows: Columns, keys: Sequence[str]) -> np.ndarray[Any, Any]:
+def _starts_of(rows: Columns, keys: Sequence[str]) -> np.ndarray[Any, Any]:
     """Return the place of the first row of each group, where equal keys stand next to each other."""
     changes = np.logical_or.reduce([np.diff(rows[key]) != 0 for key in keys])
     return np.concatenate([[0], np.flatnonzero(changes) + 1])
