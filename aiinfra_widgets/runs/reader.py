@@ -152,9 +152,12 @@ class RunReader:
 
     @property
     def spec(self) -> Spec:
-        """The Spec now: of the last segment, or as asked."""
-        begun = self.kind("segment")
-        return self.experiment.spec.make(begun[-1]["spec"]) if begun else self.asked
+        """The Spec now: of the last segment, or as asked; while ranks are relaunched, with as many nodes as are to come."""
+        begun, told = self.kind("segment"), self.kind("segment", "end")
+        if not begun:
+            return self.asked
+        relaunch = {"nodes": told[-1]["nodes"]} if told[-1].get("state") == "relaunch" else {}
+        return self.experiment.spec.make({**begun[-1]["spec"], **relaunch})
 
     # --- samples ------------------------------------------------------------------------------------------------
     def _poll_samples(self) -> bool:

@@ -126,6 +126,7 @@ class Visit:
                 page.until("something to change", lambda: shown(page) != screen, 5)
             except AssertionError:
                 self.unseen.append(what)
+        page.until(f"{what} to be operated again", lambda: control.number in {c.number for c in controls(page)}, LONG)
         undo()
         page.until(f"{what} to be as before", lambda: kernel_state(page) == before, LONG)
         return taken

@@ -201,11 +201,13 @@ def test_queued_and_then_nothing(made, sleeper):
 def test_relaunching_as_long_as_somebody_does_it(made, sleeper):
     at_work(made)
     made.outcome("relaunch", nodes=4)
+    made.event(0, "end", state="relaunch", nodes=4)
     assert (now(made).state, now(made).message) == ("starting", "relaunching with 4 nodes from step 7")
+    assert made.read().spec.nodes == 4  # a slider must not spring back while the ranks come up
     made.event("launch", "launching", 1, pid=os.getpid(), born_s=psutil.Process().create_time())
     assert now(made).state == "starting"
-    made.segment(1, 7, 4, incarnation=1)
-    assert now(made).state == "running"
+    made.segment(1, 7, 3, incarnation=1)
+    assert (now(made).state, made.read().spec.nodes) == ("running", 3)
 
 
 def test_relaunching_and_then_nothing(made, sleeper):
