@@ -24,8 +24,9 @@ from ..texts import tr
 from ..widgets import notebook
 from .stage import AppStage, Part
 
-#: Cells that a page has no use for: results of an unattended run, and exercises, whose answers are typed in a notebook.
-NOTEBOOK_ONLY = {"results", "answer", "check"}
+#: Cells that a page has no use for: results of an unattended run, exercises, whose answers are typed in a notebook, and what is
+#: said of notebooks.
+NOTEBOOK_ONLY = {"results", "exercise", "answer", "check", "notebook"}
 ADVICE = "aiinfra serve takes a lab, for example labs/01_training_scaling.ipynb"
 
 
@@ -88,10 +89,12 @@ class Book:
             tags = cell.metadata.get("tags", [])
             if "parameters" in tags and blocks and blocks[-1].kind == "text":
                 del blocks[-1]  # it speaks of the settings below it, which a page does not show
+            if NOTEBOOK_ONLY & set(tags):
+                continue
             if cell.cell_type == "markdown":
                 text = safe_markdown(cell.source, self.path.parent, cell.get("attachments"))
                 blocks.append(Block(str(text)))
-            elif cell.cell_type == "code" and not NOTEBOOK_ONLY & set(tags):
+            elif cell.cell_type == "code":
                 blocks += self._cell(cell.source, number, names, stage)
         live = [b.part for b in blocks if b.part]
         if not any(p.name == "root" for p in live):

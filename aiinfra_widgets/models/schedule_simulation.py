@@ -13,7 +13,7 @@ import numpy as np
 
 from ..errors import ModelInputError
 from ._check import need, need_ranks
-from .schedules import BACKWARD, COMMUNICATION, DATA, FORWARD, UPDATE, WAITING, Operation, order, virtual_stage
+from .schedules import BACKWARD, BUBBLE, COMMUNICATION, DATA, FORWARD, UPDATE, Operation, order, virtual_stage
 
 #: In place of a micro-batch and a chunk, where a stretch belongs to none.
 NONE = -1
@@ -195,7 +195,7 @@ class _Simulation:
         task = self.plans[rank][self.at[rank]]
         if task.needed is not None and self.now > self.free_s[rank]:
             sent_s = min(max(self.sent[task.needed][0], self.free_s[rank]), self.now)
-            self._note(rank, WAITING, task, self.free_s[rank], sent_s)
+            self._note(rank, BUBBLE, task, self.free_s[rank], sent_s)
             self._note(rank, COMMUNICATION, task, sent_s, self.now)
         self.free_s[rank] = self.now
         if task.core:
@@ -222,9 +222,9 @@ class _Simulation:
             self.found[rank].append(Interval(rank, kind, task.microbatch, task.chunk, start_s, end_s))
 
     def _result(self) -> SimulatedStep:
-        idle = _Task(WAITING, 0.0)
+        idle = _Task(BUBBLE, 0.0)
         for rank, free_s in enumerate(self.free_s):
-            self._note(rank, WAITING, idle, free_s, self.now)  # the step ends with the slowest
+            self._note(rank, BUBBLE, idle, free_s, self.now)  # the step ends with the slowest
 
         def total(*kinds: int) -> tuple[float, ...]:
             return tuple(math.fsum(i.end_s - i.start_s for i in mine if i.kind in kinds) for mine in self.found)
@@ -235,7 +235,7 @@ class _Simulation:
             total(FORWARD, BACKWARD, UPDATE),
             total(DATA),
             total(COMMUNICATION),
-            total(WAITING),
+            total(BUBBLE),
         )
 
 

@@ -21,11 +21,12 @@ KINDS = (
     ("Forward", "compute"),
     ("Backward", "compute"),
     ("Communication", "communication"),
-    ("Waiting", "bubble"),
+    ("Bubble", "bubble"),
     ("Update", "compute"),
     ("Data", "data"),
+    ("Waiting", "wait"),  # for the slowest rank; a bubble is of the schedule's making
 )
-FORWARD, BACKWARD, COMMUNICATION, WAITING, UPDATE, DATA = range(len(KINDS))
+FORWARD, BACKWARD, COMMUNICATION, BUBBLE, UPDATE, DATA, WAITING = range(len(KINDS))
 
 
 @dataclass(frozen=True, slots=True)

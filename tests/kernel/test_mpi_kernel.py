@@ -352,6 +352,29 @@ def test_another_launcher_takes_the_place_of_mpiexec(kernels: Path, tmp_path: Pa
     assert gone(ranks)
 
 
+def test_papermill_interrupts_a_cell_and_the_ranks_are_restarted(kernels: Path, tmp_path: Path) -> None:
+    """Its time limit interrupts the cell on every rank; `%ranks` starts new ones behind papermill's back."""
+    limit = nbformat.v4.new_code_cell("import time\ntime.sleep(600)", metadata={"tags": ["raises-exception"]})
+    codes = ["x = rank", "print('x' in globals(), comm.allreduce(rank))", "%ranks 2", "print('x' in globals(), size)"]
+    first, *others = [nbformat.v4.new_code_cell(c) for c in codes]
+    metadata = {"kernelspec": {"name": NAME, "display_name": "MPI", "language": "python"}}
+    notebook = nbformat.v4.new_notebook(cells=[first, limit, *others], metadata=metadata)
+    known = [c.id for c in notebook.cells]
+    nbformat.write(notebook, tmp_path / "in.ipynb")
+    asked = "execution_timeout=20, interrupt_on_timeout=True, progress_bar=False"
+    code = f"import papermill; papermill.execute_notebook('in.ipynb', 'out.ipynb', {asked})"
+    env = {**os.environ, "JUPYTER_PATH": str(kernels.parent), "AIINFRA_NP": "2"}
+    argv = [sys.executable, "-c", code]
+    done = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=100, check=False)
+    assert "KeyboardInterrupt" in done.stderr  # papermill tells of it at the very end, and puts cells of its own before the notebook's
+    cells = nbformat.read(tmp_path / "out.ipynb", as_version=4).cells
+    outputs = [c.outputs for c in cells if c.cell_type == "code" and c.id in known]
+    assert {o["ename"] for o in outputs[1] if o["output_type"] == "error"} == {"KeyboardInterrupt"}
+    lines = [Cell(text="".join(o.get("text", "") for o in found)).lines for found in (outputs[2], outputs[4])]
+    assert lines[0] == {"[rank 0] True 1", "[rank 1] True 1"}
+    assert lines[1] == {"[rank 0] False 2", "[rank 1] False 2"}
+
+
 @pytest.mark.parametrize("case", ["one-rank-fails", "dead-rank", "other-number"])
 def test_papermill_says_which_rank(kernels: Path, tmp_path: Path, case: str) -> None:
     code = {

@@ -15,6 +15,7 @@ from aiinfra_widgets.models import schedules
 from aiinfra_widgets.models.schedule_simulation import Interval, SimulatedStep, simulate
 from aiinfra_widgets.models.schedules import (
     BACKWARD,
+    BUBBLE,
     COMMUNICATION,
     DATA,
     FORWARD,
@@ -191,12 +192,12 @@ def test_a_step_by_hand() -> None:
     """Two stages, one micro-batch, 1 s forward, 2 s backward, 0.5 s per message; then 0.25 s of exchange, 0.75 s of update."""
     found = simulate("1f1b", 1, [1, 1], [2, 2], p2p_s=0.5, data_s=[0.5, 0], sync_s=0.25, update_s=0.75)
     assert found.intervals == (
-        Interval(0, DATA, -1, -1, 0, 0.5), Interval(0, FORWARD, 0, 0, 0.5, 1.5), Interval(0, WAITING, 0, 0, 1.5, 5.0),
+        Interval(0, DATA, -1, -1, 0, 0.5), Interval(0, FORWARD, 0, 0, 0.5, 1.5), Interval(0, BUBBLE, 0, 0, 1.5, 5.0),
         Interval(0, COMMUNICATION, 0, 0, 5.0, 5.5), Interval(0, BACKWARD, 0, 0, 5.5, 7.5),
         Interval(0, COMMUNICATION, -1, -1, 7.5, 7.75), Interval(0, UPDATE, -1, -1, 7.75, 8.5),
-        Interval(1, WAITING, 0, 0, 0, 1.5), Interval(1, COMMUNICATION, 0, 0, 1.5, 2.0), Interval(1, FORWARD, 0, 0, 2.0, 3.0),
+        Interval(1, BUBBLE, 0, 0, 0, 1.5), Interval(1, COMMUNICATION, 0, 0, 1.5, 2.0), Interval(1, FORWARD, 0, 0, 2.0, 3.0),
         Interval(1, BACKWARD, 0, 0, 3.0, 5.0), Interval(1, COMMUNICATION, -1, -1, 5.0, 5.25),
-        Interval(1, UPDATE, -1, -1, 5.25, 6.0), Interval(1, WAITING, -1, -1, 6.0, 8.5),
+        Interval(1, UPDATE, -1, -1, 5.25, 6.0), Interval(1, BUBBLE, -1, -1, 6.0, 8.5),
     )  # fmt: skip
     assert found.step_time_s == 8.5
     assert found.bubble_time_s == (3.5, 4.0)
@@ -221,7 +222,7 @@ def test_the_kinds_are_colours_of_the_vocabulary() -> None:
     from aiinfra_widgets.widgets.theme import PARTS
 
     assert {part for _, part in KINDS} <= set(PARTS)
-    assert [KINDS[k][0] for k in (FORWARD, BACKWARD, COMMUNICATION, WAITING, UPDATE, DATA)] == [n for n, _ in KINDS]
+    assert [KINDS[k][0] for k in (FORWARD, BACKWARD, COMMUNICATION, BUBBLE, UPDATE, DATA, WAITING)] == [n for n, _ in KINDS]
     assert Operation("backward", 3).code == BACKWARD
     assert schedules.SCHEDULES == ("gpipe", "1f1b", "interleaved")
 

@@ -64,7 +64,7 @@ def test_every_event_has_the_keys_of_the_format_and_every_lane_a_name(stages: An
     assert names["process_name", PREDICTED, 0] == {"name": "Predicted"}
     for e in events:
         assert e["ph"] not in "XB" or names["thread_name", e["pid"], e["tid"]] == {"name": f"Rank {e['tid']}"}
-    assert {e["name"] for e in of(found, MEASURED)} == {"Forward", "Backward", "Communication", "Waiting", "Update"}
+    assert {e["name"] for e in of(found, MEASURED)} == {"Forward", "Backward", "Communication", "Bubble", "Update"}
     assert {e["cat"] for e in of(found, MEASURED)} <= {part for _, part in KINDS}
 
 

@@ -120,7 +120,8 @@ def test_kinds_of_one_part_are_shades_of_its_colour(stages: Any) -> None:
     assert len(set(shades.values())) == len(KINDS)
     assert shades["Backward"] != shades["Forward"]
     assert shades["Communication"] == PARTS["communication"]
-    assert shades["Waiting"] == PARTS["bubble"]
+    assert shades["Bubble"] == PARTS["bubble"]
+    assert shades["Waiting"] == PARTS["wait"]
     blue = [int(shades[n][5:7], 16) for n in ("Forward", "Backward", "Update")]
     assert blue == sorted(blue, reverse=True), "from light to dark"
 
@@ -134,7 +135,7 @@ def test_the_figure_has_a_colour_and_a_key_for_each_kind(run: Any, caplog: pytes
         "Forward",
         "Backward",
         "Communication",
-        "Waiting",
+        "Bubble",
         "Update",
         "Predicted (below)",
     ]

@@ -164,9 +164,18 @@ class TrainingSpec(Spec):
         "none", "How gradients are made smaller on their way.", choices=COMPRESSIONS, live=True, group="Plan"
     )
     top_k_frac: float = knob(
-        0.01, "Share of the gradient's numbers that top-k sends.", ge=1e-4, le=1.0, live=True, log=True, group="Plan"
+        0.01,
+        "Share of the gradient's numbers that top-k sends.",
+        label="Top-k share",
+        ge=1e-4,
+        le=1.0,
+        live=True,
+        log=True,
+        group="Plan",
     )
-    powersgd_rank: int = knob(2, "Rank of PowerSGD's approximation.", ge=1, le=64, live=True, group="Plan")
+    powersgd_rank: int = knob(
+        2, "Rank of PowerSGD's approximation.", label="PowerSGD rank", ge=1, le=64, live=True, group="Plan"
+    )
     average_every: int = knob(
         1,
         "Steps between two averages of the replicas; 1 sums gradients at every step.",
