@@ -189,6 +189,8 @@ def report(found: dict[str, Any], args: argparse.Namespace) -> None:
         values = found["memory"][:, column] / 2**20
         slope, width = slope_per_min(found["memory"][:, 0], values)
         print(f"{name:23s} {values[0]:8.1f} to {values[-1]:.1f} MiB, slope {slope:+.2f} \u00b1 {width:.2f} MiB/min")
+    kept = found["ticks"].memory_usage(index=False).sum() / 2**20
+    print(f"ticks of the run, kept  {kept:8.1f} MiB of the kernel's, {kept / args.seconds * 60:+.2f} MiB/min")
     looks = max(len(sent), 1)
     print(
         "processor per look      "

@@ -222,7 +222,9 @@ def test_the_kinds_are_colours_of_the_vocabulary() -> None:
     from aiinfra_widgets.widgets.theme import PARTS
 
     assert {part for _, part in KINDS} <= set(PARTS)
-    assert [KINDS[k][0] for k in (FORWARD, BACKWARD, COMMUNICATION, BUBBLE, UPDATE, DATA, WAITING)] == [n for n, _ in KINDS]
+    assert [KINDS[k][0] for k in (FORWARD, BACKWARD, COMMUNICATION, BUBBLE, UPDATE, DATA, WAITING)] == [
+        n for n, _ in KINDS
+    ]
     assert Operation("backward", 3).code == BACKWARD
     assert schedules.SCHEDULES == ("gpipe", "1f1b", "interleaved")
 
