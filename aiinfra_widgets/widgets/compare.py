@@ -124,18 +124,21 @@ def _segment(exp: Experiment, found: Sequence[Comparison], i: int, guess: float 
         words = tr("too short to compare")
     else:
         words = tr(verdict) if row and row.predicted else tr("no prediction")
-    own = (
-        f'<span class="aiinfra-own">{escape(tr("you: {value}", value=show(exp.compared[0], guess)))} \u00b7 </span>'
-        if guess
-        else ""
-    )
     predicted, measured = (row.predicted, row.measured) if row else (None, None)
+    own = _own(exp, guess, None if s.transient or measured is None else measured.value) if guess else ""
     cells = (
         f"<td>{s.index}</td><td>{escape(what)}</td><td class='n'>{s.first_tick}\u2013{s.first_tick + s.ticks}</td>"
         f"<td class='n'>{own}{value_html(predicted)}</td><td class='n'>{value_html(measured)}</td>"
-        f"<td class='n'>{error_html(row)}</td><td><span class='aiinfra-verdict aiinfra-verdict-{kind}'>{mark} {escape(words)}</span></td>"
+        f"<td class='n'>{error_html(None if s.transient else row)}</td><td><span class='aiinfra-verdict aiinfra-verdict-{kind}'>{mark} {escape(words)}</span></td>"
     )
     return f"<tr>{cells}</tr>"
+
+
+def _own(exp: Experiment, guess: float, measured: float | None) -> str:
+    """Return what the person predicted, judged as the model is."""
+    said = tr("you: {value}", value=show(exp.compared[0], guess))
+    judged = f" ({_error(guess / measured - 1)})" if measured else ""
+    return f'<span class="aiinfra-own">{escape(said + judged)} \u00b7 </span>'
 
 
 def _quantity(row: Row) -> str:
@@ -163,9 +166,11 @@ def error_html(row: Row | None) -> str:
     """Return the relative error, or how many times too much it is."""
     if row is None or row.relative_error is None:
         return '<span class="aiinfra-none">\u2013</span>'
-    if abs(row.relative_error) >= 10:
-        return f"{row.relative_error + 1:.3g}\u00d7"
-    return f"{row.relative_error:+.0%}".replace("-", "\u2212")
+    return _error(row.relative_error)
+
+
+def _error(relative: float) -> str:
+    return f"{relative + 1:.3g}\u00d7" if abs(relative) >= 10 else f"{relative:+.0%}".replace("-", "\u2212")
 
 
 def _empty(text: str) -> str:

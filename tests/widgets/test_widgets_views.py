@@ -53,7 +53,7 @@ def test_a_row_says_how_far_off(recorded: Any, value: float, low: float, high: f
     html = comparison_html(exp, [compare(exp, with_prediction(segment, value, low, high))], guess=0.008)
     assert says in html
     assert error in html
-    assert "you: 8 ms" in html
+    assert "you: 8 ms (\u221220%)" in html
     assert "10 ms" in html
 
 
