@@ -129,7 +129,8 @@ def _segment(exp: Experiment, found: Sequence[Comparison], i: int, guess: float 
     cells = (
         f"<td>{s.index}</td><td>{escape(what)}</td><td class='n'>{s.first_tick}\u2013{s.first_tick + s.ticks}</td>"
         f"<td class='n'>{own}{value_html(predicted)}</td><td class='n'>{value_html(measured)}</td>"
-        f"<td class='n'>{error_html(None if s.transient else row)}</td><td><span class='aiinfra-verdict aiinfra-verdict-{kind}'>{mark} {escape(words)}</span></td>"
+        f"<td class='n'>{error_html(None if s.transient else row)}</td>"
+        f"<td><span class='aiinfra-verdict aiinfra-verdict-{kind}'>{mark} {escape(words)}</span></td>"
     )
     return f"<tr>{cells}</tr>"
 
