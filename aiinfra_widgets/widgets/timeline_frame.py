@@ -77,7 +77,7 @@ def chart(timeline: Timeline, data: Mapping[str, Columns], axis: Axis, tick: str
     )  # fmt: skip
     fig.add_layout(
         bk.LabelSet(
-            x="x", y="y", x_units="screen", y_units="screen", text="text", source=source(data, "caption", ("text", "x", "y")),
+            x="x", y="y", x_units="screen", y_units="data", text="text", source=source(data, "caption", ("text", "x", "y")),
             text_font_size="11px", text_color=INK, text_baseline="top",
         )
     )  # fmt: skip
@@ -136,11 +136,12 @@ def columns(
     said += [tr("shown: the first {count} intervals", count=BARS)] if left_out else []
     caption = [tr("; ").join(said)] if said else []
     low, high = _lanes(measured, planned)
+    top = low - 0.5 - CAPTION / (HEIGHT - CAPTION) * (high - low + 1)
     return {
         "bars": bars,
         "ghosts": {**ghosts, "text": [""] * len(ghosts["text"])},
-        "caption": {"text": caption, "x": np.array([4.0] * len(caption)), "y": np.array([HEIGHT - 2.0] * len(caption))},
-        "span": {"start": high + 0.55, "end": low - 0.5 - CAPTION / (HEIGHT - CAPTION) * (high - low + 1)},
+        "caption": {"text": caption, "x": np.array([4.0] * len(caption)), "y": np.array([top] * len(caption))},
+        "span": {"start": high + 0.55, "end": top},
     }
 
 
