@@ -16,6 +16,7 @@ from ..widgets.controls import (
     LIVE_SIGN,
     control_of,
     plain_reason,
+    slid,
     steps,
     stop_text,
     stride,
@@ -97,7 +98,7 @@ class Field:
         """
         if self._built is None:
             return self._value
-        return self.knob.parse(self.control.value) if self.kind == "text" else self.control.value
+        return self.knob.parse(self.control.value) if self.kind == "text" else slid(self.control.value)
 
     def set(self, value: Any) -> None:
         """Show `value` without telling anybody."""

@@ -59,6 +59,11 @@ def steps(low: float, high: float, *values: float, whole: bool) -> list[float]:
     return [int(s) for s in sorted(found)] if whole else sorted(found)
 
 
+def slid(value: Any) -> Any:
+    """Return the number that a person meant: sliders add up steps in the browser, and get to 0.9000000000000001."""
+    return float(f"{value:.12g}") if isinstance(value, float) else value
+
+
 def control_of(knob: Knob, high: float | None) -> str:
     """Return how a knob is set whose range ends at `high`: switch, list, stops (a slider over them), whole, slider or text."""
     if knob.kind in {"bool", "choice"}:
@@ -167,7 +172,7 @@ class Field:
         Raises:
             SpecError: What was typed cannot be read.
         """
-        return self.knob.parse(self.control.value) if self.is_text else self.control.value
+        return self.knob.parse(self.control.value) if self.is_text else slid(self.control.value)
 
     def set(self, value: Any) -> None:
         """Show `value` without telling anybody."""

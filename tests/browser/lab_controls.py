@@ -183,7 +183,9 @@ def operate(page: Page, control: Control) -> Callable[[], None]:
 def open_folds(page: Page) -> int:
     """Open every fold that is closed; return how many."""
     closed = [
-        c for c in controls(page, "fold") if "mod-active" not in (c.at(page).locator("..").get_attribute("class"))
+        c
+        for c in controls(page, "fold")
+        if "jupyter-widget-Collapse-open" not in (c.at(page).locator("..").get_attribute("class"))
     ]
     for fold in closed:
         fold.at(page).click()

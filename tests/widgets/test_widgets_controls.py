@@ -57,6 +57,12 @@ def test_what_is_typed_for_a_person_reads_back_exactly(name: str, value: float) 
     assert knob.parse(typed(knob, value)) == pytest.approx(value, rel=1e-11)
 
 
+def test_a_slider_gives_the_number_that_was_meant() -> None:
+    heard: list[float] = []
+    field("momentum", heard).control.value = 0.6000000000000001
+    assert heard == [0.6]
+
+
 def test_a_change_is_heard_once_in_the_type_of_the_spec() -> None:
     heard: list[Any] = []
     latency = field("link_latency_s", heard)
