@@ -84,6 +84,7 @@ def still(chart: Chart) -> Any:
     if chart.keys and not any(k.drawn for k in chart.keys):
         chart.figure.title.text = tr("{title}: nothing to draw here", title=chart.title)
         chart.figure.frame_height, chart.figure.axis.visible = 4, False
+        chart.figure.x_range = bk.Range1d(0, 1)  # a range over no data has no ends, and the browser's console says so
     items = [bk.LegendItem(label=k.text, renderers=list(k.renderers)) for k in chart.keys if k.drawn]
     if items:
         chart.figure.add_layout(bk.Legend(items=items), "right")

@@ -100,7 +100,9 @@ def test_a_curve_of_gaps_is_one_line_in_a_report() -> None:
     chart = Shown(experiment("training")).chart(
         "speedup", {"model": {"at": [1, 2], "value": [np.nan] * 2, "low": [0, 0], "high": [0, 0]}}
     )
-    assert "nothing to draw" in still(chart).title.text
+    figure = still(chart)
+    assert "nothing to draw" in figure.title.text
+    assert (figure.x_range.start, figure.x_range.end) == (0, 1)
 
 
 def test_a_watched_quantity_has_a_column_and_a_row_for_each_segment(recorded: Any) -> None:
