@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from aiinfra_widgets.errors import ControlError, DataError
+from aiinfra_widgets.errors import ControlError, DataError, UnknownNameError
 from aiinfra_widgets.research import archive, table, trackers
 from aiinfra_widgets.research.figures import draw
+from aiinfra_widgets.research.fits import fit_table
 from aiinfra_widgets.research.sweeps import Sweep, plan_sweep, rerun
 from aiinfra_widgets.runs.reader import RunReader
+from aiinfra_widgets.widgets.sweep_chart import chart
 
 pytestmark = pytest.mark.mpi
 
@@ -165,6 +167,20 @@ def test_mlflow_reads_what_was_measured_and_takes_a_run_once(done_once: Sweep, t
     assert found.params["nodes"] == str(RunReader(run).asked.nodes)
     assert found.tags["aiinfra_run"] == run.name
     assert any(k.startswith("measured/") for k in found.metrics)
+
+
+def test_a_figure_of_a_page_says_which_run_each_point_is(done_once: Sweep) -> None:
+    rows = done_once.table()
+    law = fit_table(rows, "alpha-beta", x="nodes", y="mean_response_s")
+    found = chart(rows, done_once.experiment, x="nodes", y="mean_response_s", fit=law)
+    points = found.figure.select({"name": "measured "})[0].data
+    mine = rows[(rows["quantity"] == "mean_response_s") & rows["measured"].notna() & rows["settled"].fillna(False)]
+    assert points["run"] == list(mine["run"])
+    assert list(points["value"]) == pytest.approx([1e3 * v for v in mine["measured"]])
+    assert found.figure.yaxis[0].axis_label == "ms"
+    assert {k.text for k in found.keys} >= {"Predicted", "Measured"}
+    with pytest.raises(UnknownNameError, match="nodes"):
+        chart(rows, done_once.experiment, x="nods", y="mean_response_s")
 
 
 def test_a_figure_is_the_same_file_every_time(done_once: Sweep, tmp_path: Path) -> None:
