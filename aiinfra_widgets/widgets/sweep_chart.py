@@ -84,7 +84,10 @@ def chart(
         keys += _group(fig, mine, x, axis.factor, LABELS[i % len(LABELS)] if by else "", name)
     if fit is not None and len(at):
         keys += _law(fig, at, fit, axis.factor, log)
-    fig.y_range.start = 0
+    # The law's band may reach far beyond all that is known.
+    known = rows[["measured", "measured_high", "predicted", "predicted_high"]].to_numpy(float, na_value=np.nan)
+    fig.y_range = bk.Range1d(start=0, end=1.15 * axis.factor * float(np.nanmax(known, initial=0.0)) or 1.0)
+    fig.yaxis.formatter = bk.NumeralTickFormatter(format="0.[00]a")
     places = np.unique(rows[x].to_numpy(float))
     if len(places) <= 8:
         fig.xaxis.ticker = bk.FixedTicker(ticks=list(places))
@@ -99,7 +102,8 @@ def _group(fig: Any, rows: pd.DataFrame, x: str, factor: float, colour: str, nam
     """Draw one line of predictions, and the points measured on it."""
     expected = rows[rows["predicted"].notna()].drop_duplicates(subset=["point"]).sort_values(x)
     line = _scaled(expected, x, factor, "predicted", "predicted_low", "predicted_high")
-    src = bk.ColumnDataSource(line, name=f"predicted {name}")
+    words = {"what": [f"{v:g}" for v in line["at"]], "said": _words(expected, "predicted")}
+    src = bk.ColumnDataSource({**line, **words}, name=f"predicted {name}")
     band = fig.varea("at", "low", "high", source=src, fill_color=colour or PREDICTED, fill_alpha=0.15)
     drawn = fig.line("at", "value", source=src, line_color=colour or PREDICTED, line_width=2)
     settled = rows[rows["measured"].notna() & rows["settled"].fillna(False)]
@@ -113,9 +117,13 @@ def _group(fig: Any, rows: pd.DataFrame, x: str, factor: float, colour: str, nam
     points = bk.ColumnDataSource({**dots, **said}, name=f"measured {name}")
     fig.segment("at", "low", "at", "high", source=points, line_color=colour or MEASURED, line_width=1.2)
     circles = fig.scatter("at", "value", source=points, size=7, fill_color=colour or MEASURED, line_color="white")
-    tips = [("", name)] if name else []
-    tips += [(x, "@what"), (tr("Measured"), "@measured"), (tr("Predicted"), "@predicted"), (tr("Run"), "@run")]
-    fig.add_tools(bk.HoverTool(renderers=[circles], tooltips=tips))
+    tips = [*([("", name)] if name else []), (x, "@what")]
+    taken = [*tips, (tr("Measured"), "@measured"), (tr("Predicted"), "@predicted"), (tr("Run"), "@run")]
+    along = [*tips, (tr("Predicted"), "@said")]
+    fig.add_tools(
+        bk.HoverTool(renderers=[circles], tooltips=taken),
+        bk.HoverTool(renderers=[drawn], tooltips=along, mode="vline", line_policy="nearest"),
+    )
     if not name:
         return [predicted_key((drawn, band)), measured_key((circles,))]
     return [Key(name, "dot", colour, (circles,), "", tr(WORDS["Measured"]))]
