@@ -83,8 +83,15 @@ def stop_text(knob: Knob, value: float) -> str:
 
 
 def stride(knob: Knob, low: float, high: float) -> float:
-    """Return the step of a slider: the knob's own, else about a fiftieth of the range."""
-    return knob.step or float(10.0 ** math.floor(math.log10((high - low) / 50)))
+    """Return the step of a slider: the knob's own, else about a fiftieth of the range, fine enough to come back to the default."""
+    if knob.step:
+        return knob.step
+    coarse = 10.0 ** math.floor(math.log10((high - low) / 50))
+    for step in (coarse, coarse / 10, coarse / 100):
+        places = (float(knob.default) - low) / step
+        if math.isclose(places, round(places), abs_tol=1e-6):
+            return step
+    return coarse
 
 
 class Control(Protocol):

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiinfra_widgets.experiment import Knob, experiment
-from aiinfra_widgets.widgets.controls import Field, blame, steps, typed
+from aiinfra_widgets.experiment import Knob, experiment, experiment_names
+from aiinfra_widgets.widgets.controls import Field, blame, control_of, steps, stride, typed
 
 KNOBS = experiment("training").spec.knobs()
+EXPERIMENTS = [experiment(name) for name in experiment_names()]
 
 
 def field(name: str, heard: list[Any] | None = None, **more: Any) -> Field:
@@ -55,6 +56,15 @@ def test_what_is_typed_for_a_person_reads_back_exactly(name: str, value: float) 
     if knob.kind == "int":
         value = int(value)
     assert knob.parse(typed(knob, value)) == pytest.approx(value, rel=1e-11)
+
+
+@pytest.mark.parametrize("name", [n for e in EXPERIMENTS for n in e.spec.knobs()])
+def test_a_slider_comes_back_to_its_default(name: str) -> None:
+    for knob in [k for e in EXPERIMENTS for k in e.spec.knobs().values() if k.name == name]:
+        if control_of(knob, knob.high) == "slider":
+            step = stride(knob, knob.low or 0.0, knob.high or 0.0)
+            places = (knob.default - (knob.low or 0.0)) / step
+            assert places == pytest.approx(round(places), abs=1e-6)
 
 
 def test_a_slider_gives_the_number_that_was_meant() -> None:
