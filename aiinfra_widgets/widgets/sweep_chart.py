@@ -29,32 +29,13 @@ HEIGHT = 260
 FINE = 100
 
 
-def plot(
-    table: pd.DataFrame,
-    exp: Experiment,
-    *,
-    x: str,
-    y: str,
-    by: str | None = None,
-    where: Mapping[str, Any] | None = None,
-    fit: Fit | None = None,
-    log: bool = False,
-) -> None:
+def plot(table: pd.DataFrame, exp: Experiment, **asked: Any) -> None:
     """Display a quantity over a factor, in a notebook or its report; a script gets one line of words.
 
     Args:
-        table: From `Sweep.table()`.
-        exp: The experiment, which knows the factors' labels and units.
-        x: A factor that is a number. y: A quantity.
-        by: Another factor: a colour for each of its values.
-        where: Factors with the value they must have.
-        fit: A law through the same points.
-        log: A logarithmic axis of x.
-
-    Raises:
-        UnknownNameError: No such factor or quantity.
+        table, exp, asked: Arguments and errors of `chart`.
     """
-    found = chart(table, exp, x=x, y=y, by=by, where=where, fit=fit, log=log)
+    found = chart(table, exp, **asked)
     show_figure(still(found), found.label)
 
 
@@ -69,7 +50,20 @@ def chart(
     fit: Fit | None = None,
     log: bool = False,
 ) -> Chart:
-    """Return what `plot` displays; arguments and errors are the same."""
+    """Return the figure of a quantity over a factor.
+
+    Args:
+        table: From `Sweep.table()`.
+        exp: The experiment, which knows the factors' labels and units.
+        x: A factor that is a number. y: A quantity.
+        by: Another factor: a colour for each of its values.
+        where: Factors with the value they must have.
+        fit: A law through the same points.
+        log: A logarithmic axis of x.
+
+    Raises:
+        UnknownNameError: No such factor or quantity.
+    """
     at, _ = points_of(table, x=x, y=y, where=where)  # says what is wrong with the names
     rows = table[table["quantity"] == y]
     for column, value in (where or {}).items():
