@@ -30,6 +30,10 @@ def spec(**values):
             "global_batch: got 1438; digits-cnn has 1437 training samples",
         ),
         ({"nodes": 2, "slow_node": 2}, "slow_node: got 2; with 2 nodes"),
+        (
+            {"link_bandwidth_bytes_per_s": 1.0},
+            "link_bandwidth_bytes_per_s: got 1; allowed: 0 (as fast as it is), or 1 MB/s",
+        ),
         ({"momentum": 1.0}, "momentum: got 1.0"),
         ({"algorithm": "rign"}, "did you mean 'ring'"),
         ({"device": "gpu"}, "device: got 'gpu'"),

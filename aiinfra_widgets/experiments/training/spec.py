@@ -15,6 +15,8 @@ from ...workloads.facts import WorkloadFacts
 from ...workloads.language_facts import BASES
 
 WORKLOADS = tuple(catalog.names())
+#: A slower link that is not 0 is a slip of the unit: the run would stand still.
+SLOWEST_LINK_BYTES_PER_S = 1e6
 ALGORITHMS = ("mpi", "ring", "tree", "recursive-doubling")
 
 
@@ -274,6 +276,11 @@ class TrainingSpec(Spec):
         if not self.data_dir and self.global_batch > facts.train_samples:
             raise ValueError(
                 f"global_batch: got {self.global_batch}; {self.workload} has {facts.train_samples} training samples; choose at most that"
+            )
+        if 0 < self.link_bandwidth_bytes_per_s < SLOWEST_LINK_BYTES_PER_S:
+            raise ValueError(
+                f"link_bandwidth_bytes_per_s: got {self.link_bandwidth_bytes_per_s:g}; allowed: 0 (as fast as it is), or 1 MB/s and more: "
+                "on a slower link a single step may take minutes, and nothing can be changed within a step"
             )
         if self.slow_node >= self.nodes and self.slow_node > 0:
             raise ValueError(
