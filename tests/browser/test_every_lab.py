@@ -177,7 +177,8 @@ def after_the_run(visit: Visit) -> None:
         for control in [c for c in controls(visit.page, "button") if c.label == "Measure these"]:
             control.at(visit.page).click()
             visit.until(f"setups measured in widget {number}", lambda c=control: c.at(visit.page).is_disabled())
-            visit.until("all of them", lambda: not visit.page.page.locator("td", has_text="not measured yet").count())
+            rows = visit.page.page.locator(f'.aiinfra-lab:has([data-control="{control.number}"]) td')
+            visit.until("all of them", lambda rows=rows: not rows.filter(has_text="not measured yet").count())
         number += 1
     visit.to_widget()
     visit.press("Start over")
