@@ -355,10 +355,7 @@ class _Follower(threading.Thread):
         self._stopped.set()
 
     def run(self) -> None:
-        """Look, draw, rest: three times the processor time of the look, so that it never takes more than a quarter of a core.
-
-        Time on the clock says nothing of that where ranks want the same cores.
-        """
+        """Look, draw, rest: three times a look's processor time; the clock says nothing of it where ranks want the same cores."""
         number = -1
         while not self._stopped.is_set():
             begun, spent = time.monotonic(), time.thread_time()

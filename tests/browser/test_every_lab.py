@@ -36,7 +36,7 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     "06_model_parallel": {"global_batch": 4, "plans": ["nodes=1", "tp_size=2"], "plan_steps": 10},
     "07_pipeline": {"global_batch": 4, "depth": 2, "microbatches": [1, 4], "schedules": [], "plan_steps": 10},
     "08_sharded": {"global_batch": 4, "ways": ["compression=none"], "engines": ["engine=lab"], "plan_steps": 10},
-    "09_workloads": {"workload": "digits-resnet"},
+    "09_workloads": {"workload": "digits-resnet", "share_of_steps": 20.0},
     "10_sweeps": {"nodes": [1, 2], "global_batch": [64, 256], "repeats": 1, "steps": 20},
 }
 
