@@ -31,7 +31,7 @@ CORE = [n for n in LABS if n[:2] in {"01", "02", "03", "04", "05"}]
 MAIN = 3
 #: Parameters that make a lab's own measurements short, or its run long enough to be changed many times.
 PARAMETERS: dict[str, dict[str, Any]] = {
-    "03_scheduling": {"jobs": 900},
+    "03_scheduling": {"jobs": 300},
     "05_claims": {"seconds": 12.0},
     "06_model_parallel": {"global_batch": 4, "plans": ["nodes=1", "tp_size=2"], "plan_steps": 10},
     "07_pipeline": {"global_batch": 4, "depth": 2, "microbatches": [1, 4], "schedules": [], "plan_steps": 10},
