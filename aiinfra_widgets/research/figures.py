@@ -127,31 +127,17 @@ def draw(
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    knobs = exp.spec.knobs()
-    for name in (x, *([by] if by else [])):
-        if name not in table.columns or name not in knobs:
-            raise UnknownNameError(
-                f"the table has no factor {name!r}; {near(name, [c for c in table.columns if c in knobs])}"
-            )
-    if knobs[x].kind not in {"int", "float"}:
-        raise SpecError(f"{x}: is no number, so it makes no axis; use by={x!r}")
     if log.strip("xy"):
         raise SpecError(f"log: got {log!r}; allowed: '', 'x', 'y' or 'xy'")
-    about = quantity(y)
-    points_of(table, x=x, y=y, where=where)  # says what is wrong with the names
-    rows = _rows(table, y, where)
-    if rows.empty:
-        raise SpecError(f"nothing to draw: no row of {y} is left where {dict(where or {})}")
+    knobs, about = exp.spec.knobs(), quantity(y)
+    rows = rows_of(table, exp, x=x, y=y, by=by, where=where)
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(width_in, width_in * 0.68), layout="constrained")
         axes = figure.add_subplot()
         factor, unit = _scale(
             about.unit, rows["measured"].dropna().to_numpy(float), rows["predicted"].dropna().to_numpy(float)
         )
-        groups = (
-            [(None, rows)] if by is None else [(v, rows[rows[by] == v]) for v in sorted(rows[by].dropna().unique())]
-        )
-        for i, (value, mine) in enumerate(groups):
+        for i, (value, mine) in enumerate(groups_of(rows, by)):
             _group(axes, mine, x, factor, i, "" if by is None else f"{knobs[by].label} {_said(value, knobs[by].unit)}")
         if fit is not None:
             _law(axes, rows[x].to_numpy(float), fit, factor, "x" in log)
@@ -163,11 +149,45 @@ def draw(
     return PaperFigure(figure, f"{said}: {exp.title}, predicted before and measured after")
 
 
-def _rows(table: pd.DataFrame, y: str, where: Mapping[str, Any] | None) -> pd.DataFrame:
+def rows_of(
+    table: pd.DataFrame, exp: Experiment, *, x: str, y: str, by: str | None, where: Mapping[str, Any] | None
+) -> pd.DataFrame:
+    """Return the rows of a table that a figure shows; arguments and errors as `draw`."""
+    knobs = exp.spec.knobs()
+    for name in (x, *([by] if by else [])):
+        if name not in table.columns or name not in knobs:
+            raise UnknownNameError(
+                f"the table has no factor {name!r}; {near(name, [c for c in table.columns if c in knobs])}"
+            )
+    if knobs[x].kind not in {"int", "float"}:
+        raise SpecError(f"{x}: is no number, so it makes no axis; use by={x!r}")
+    points_of(table, x=x, y=y, where=where)  # says what is wrong with the other names
     rows = table[table["quantity"] == y]
     for column, value in (where or {}).items():
         rows = rows[rows[column] == value]
+    if rows.empty:
+        raise SpecError(f"nothing to draw: no row of {y} is left where {dict(where or {})}")
     return rows
+
+
+def groups_of(rows: pd.DataFrame, by: str | None) -> list[tuple[Any, pd.DataFrame]]:
+    """Return the rows of each value of a factor; all of them, of None, where there is no factor."""
+    if by is None:
+        return [(None, rows)]
+    return [(v, rows[rows[by] == v]) for v in sorted(rows[by].dropna().unique())]
+
+
+def sides_of(rows: pd.DataFrame, x: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return what was predicted, once for each point and along `x`, and what was measured and settled."""
+    expected = rows[rows["predicted"].notna()].drop_duplicates(subset=["point"]).sort_values(x)
+    return expected, rows[rows["measured"].notna() & rows["settled"].fillna(False)]
+
+
+def law_over(fit: Fit, at: Any, log: bool) -> tuple[Any, Any, Any, Any] | None:
+    """Return where a law is drawn between the ends of `at`, its values and its band; None where too few points made it."""
+    over = np.geomspace(at.min(), at.max(), 100) if log else np.linspace(at.min(), at.max(), 100)
+    value, low, high = fit.at(over)
+    return (over, value, low, high) if np.isfinite(value).any() else None
 
 
 def _scale(unit: str, *values: Any) -> tuple[float, str]:
@@ -197,7 +217,7 @@ def _group(axes: Any, rows: pd.DataFrame, x: str, factor: float, i: int, name: s
     """Draw one line of predictions and the points measured on it."""
     colours = (PREDICTED, MEASURED) if not name else (LABELS[i % len(LABELS)],) * 2
     dashes = ("-", "--", ":", "-.")[i % 4]
-    expected = rows[rows["predicted"].notna()].drop_duplicates(subset=["point"]).sort_values(x)
+    expected, settled = sides_of(rows, x)
     at, value = expected[x].to_numpy(float), expected["predicted"].to_numpy(float) / factor
     if len(at):
         label = "predicted" if not name else f"{name}, predicted"
@@ -208,7 +228,6 @@ def _group(axes: Any, rows: pd.DataFrame, x: str, factor: float, i: int, name: s
         axes.fill_between(
             at, low, high, where=np.isfinite(low) & np.isfinite(high), color=colours[0], alpha=0.15, lw=0, zorder=1
         )
-    settled = rows[rows["measured"].notna() & rows["settled"].fillna(False)]
     if settled.empty:
         return
     at, value = settled[x].to_numpy(float), settled["measured"].to_numpy(float) / factor
@@ -228,10 +247,10 @@ def _apart(at: Any, repeats: Any, span: float) -> Any:
 
 
 def _law(axes: Any, at: Any, fit: Fit, factor: float, log: bool) -> None:
-    over = np.geomspace(at.min(), at.max(), 100) if log else np.linspace(at.min(), at.max(), 100)
-    value, low, high = fit.at(over)
-    if not np.isfinite(value).any():  # too few points for a law
+    drawn = law_over(fit, at, log)
+    if drawn is None:
         return
+    over, value, low, high = drawn
     axes.plot(over, value / factor, "--", color=INK, lw=1.0, label=f"{fit.law}, fitted", zorder=3)
     axes.fill_between(over, low / factor, high / factor, color=INK, alpha=0.10, lw=0, zorder=1)
 

@@ -14,7 +14,8 @@ import numpy as np
 from ..experiment import Experiment
 from ..palette import LABELS, MEASURED, PREDICTED
 from ..quantities import quantity, show
-from ..research.fits import Fit, points_of
+from ..research.figures import groups_of, law_over, rows_of, sides_of
+from ..research.fits import Fit
 from ..texts import tr
 from .figures import Chart, Key, axis_of, canvas, measured_key, predicted_key, still
 from .notebook import show_figure
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 HEIGHT = 260
-#: Points of the fitted law that are drawn.
-FINE = 100
 
 
 def plot(table: pd.DataFrame, exp: Experiment, **asked: Any) -> None:
@@ -62,22 +61,18 @@ def chart(
         log: A logarithmic axis of x.
 
     Raises:
-        UnknownNameError: No such factor or quantity.
+        UnknownNameError, SpecError: As `research.figures.draw`.
     """
-    at, _ = points_of(table, x=x, y=y, where=where)  # says what is wrong with the names
-    rows = table[table["quantity"] == y]
-    for column, value in (where or {}).items():
-        rows = rows[rows[column] == value]
+    rows = rows_of(table, exp, x=x, y=y, by=by, where=where)
     knobs, about = exp.spec.knobs(), quantity(y)
     axis = axis_of(y, float(np.median(rows["measured"].dropna())) if rows["measured"].notna().any() else None)
     fig = canvas(HEIGHT, x_axis_type="log" if log else "linear")
     keys: list[Key] = []
-    groups = [("", rows)] if by is None else [(v, rows[rows[by] == v]) for v in sorted(rows[by].dropna().unique())]
-    for i, (value, mine) in enumerate(groups):
+    for i, (value, mine) in enumerate(groups_of(rows, by)):
         name = f"{knobs[by].label} {value}" if by else ""
         keys += _group(fig, mine, x, axis.factor, LABELS[i % len(LABELS)] if by else "", name)
-    if fit is not None and len(at):
-        keys += _law(fig, at, fit, axis.factor, log)
+    if fit is not None:
+        keys += _law(fig, rows[x].to_numpy(float), fit, axis.factor, log)
     # The law's band may reach far beyond all that is known.
     known = rows[["measured", "measured_high", "predicted", "predicted_high"]].to_numpy(float, na_value=np.nan)
     fig.y_range = bk.Range1d(start=0, end=1.15 * axis.factor * float(np.nanmax(known, initial=0.0)) or 1.0)
@@ -94,13 +89,12 @@ def chart(
 
 def _group(fig: Any, rows: pd.DataFrame, x: str, factor: float, colour: str, name: str) -> list[Key]:
     """Draw one line of predictions, and the points measured on it."""
-    expected = rows[rows["predicted"].notna()].drop_duplicates(subset=["point"]).sort_values(x)
+    expected, settled = sides_of(rows, x)
     line = _scaled(expected, x, factor, "predicted", "predicted_low", "predicted_high")
     words = {"what": [f"{v:g}" for v in line["at"]], "said": _words(expected, "predicted")}
     src = bk.ColumnDataSource({**line, **words}, name=f"predicted {name}")
     band = fig.varea("at", "low", "high", source=src, fill_color=colour or PREDICTED, fill_alpha=0.15)
     drawn = fig.line("at", "value", source=src, line_color=colour or PREDICTED, line_width=2)
-    settled = rows[rows["measured"].notna() & rows["settled"].fillna(False)]
     dots = _scaled(settled, x, factor, "measured", "measured_low", "measured_high")
     said = {
         "run": settled["run"].astype(str).to_list(),
@@ -135,10 +129,10 @@ def _scaled(rows: pd.DataFrame, x: str, factor: float, *columns: str) -> dict[st
 
 
 def _law(fig: Any, at: Any, fit: Fit, factor: float, log: bool) -> list[Key]:
-    over = np.geomspace(at.min(), at.max(), FINE) if log else np.linspace(at.min(), at.max(), FINE)
-    value, low, high = (v * factor for v in fit.at(over))
-    if not np.isfinite(value).any():  # too few points for a law
+    found = law_over(fit, at, log)
+    if found is None:
         return []
+    over, value, low, high = found[0], *(v * factor for v in found[1:])
     src = bk.ColumnDataSource({"at": over, "value": value, "low": low, "high": high}, name="law")
     band = fig.varea("at", "low", "high", source=src, fill_color=INK, fill_alpha=0.1)
     line = fig.line("at", "value", source=src, line_color=INK, line_dash="dashed")
