@@ -5,7 +5,6 @@ All arguments are positional strings, so that an error survives pickling between
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 
@@ -45,6 +44,10 @@ class ControlError(LabError, ValueError):
     """A request to a run that cannot be honoured: the field is not live, the verb unknown, the run over."""
 
 
+class StateLostError(LabError):
+    """The state that dead nodes held is nowhere among the living, or too few live to go on with it."""
+
+
 class LaunchError(LabError, RuntimeError):
     """Ranks that could not be started, or ended before they should.
 
@@ -70,6 +73,10 @@ class AdmissionError(LabError, ValueError):
     """More ranks than this machine's stated limit; raised before anything is started."""
 
 
+class BusyError(AdmissionError):
+    """Ranks that this machine takes, but not now: others have what they need. Waiting helps."""
+
+
 class ProbeError(LabError, RuntimeError):
     """A counter or a driver that cannot be read: not there, no permission, not supported."""
 
@@ -89,6 +96,8 @@ def near(name: str, known: Iterable[str]) -> str:
         name: What was asked for.
         known: What there is.
     """
+    import difflib  # only when somebody misspelt something
+
     names = sorted(str(k) for k in known)
     folded = {n.casefold(): n for n in names}  # "H100-SXM5-80G" is near "h100-sxm5-80gb", whatever its case
     asked = str(name).casefold()

@@ -10,6 +10,7 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from .errors import UnknownNameError, near
+from .faults import Fault
 from .machine.profile import Machine
 from .quantities import Prediction, Quantity, Value, register
 from .spec import Fields, Knob, Spec, knob
@@ -39,6 +40,7 @@ COMMON_VERBS = (
     Verb("resume", "Go on after a pause."),
     Verb("checkpoint", "Write the state to disk at the next boundary."),
     Verb("stop", "Finish the tick, write a checkpoint and end."),
+    Verb("fault", "Break something for real, as an experiment.", Fault),
 )
 
 

@@ -9,17 +9,17 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
-from typing import Any, ClassVar, Literal, Self, get_args, get_origin
+from typing import Any, ClassVar, Self, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
 from .errors import ControlError, SpecError, near
-from .texts import N_, language, tr
+from .knobs import NODES, Kind, Knob
+from .texts import language, tr
 
-Kind = Literal["int", "float", "bool", "choice", "text"]
+__all__ = ["Fields", "Knob", "Spec", "knob"]
 KNOB = "aiinfra"
 
 
@@ -63,86 +63,6 @@ def knob(
     return Field(
         default=default, ge=ge, le=le, description=help, json_schema_extra={KNOB: extra}, validate_default=True
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Knob:
-    """A Spec field as interfaces see it: everything needed to draw a control or explain an error."""
-
-    name: str
-    label: str
-    kind: Kind
-    default: Any
-    help: str
-    unit: str
-    low: float | None
-    high: float | None
-    choices: tuple[str, ...]
-    live: bool
-    log: bool
-    group: str
-    step: float | None
-
-    @property
-    def allowed(self) -> str:
-        """What may be given, in English words, as in messages; `told` says them in the reader's language."""
-        if self.choices:
-            choices = ", ".join(self.choices)
-            return N_(f"one of {choices}")
-        if self.kind == "bool":
-            return N_("true or false")
-        if self.low is None and self.high is None:
-            return {"int": N_("a whole number"), "float": N_("a number")}.get(self.kind, N_("text"))
-        ends = N_(f"from {self.low:g} to {self.high:g}") + (f" {self.unit}" if self.unit else "")
-        return N_(f"a whole number {ends}") if self.kind == "int" else N_(f"a number {ends}")
-
-    def parse(self, text: str) -> Any:
-        """Turn what a person typed ("10 Gbit/s", "64 MiB", "true", "1e-3") into the stored type.
-
-        Raises:
-            SpecError: When it is neither the stored type nor a quantity of the right dimension.
-        """
-        text = text.strip()
-        if self.kind in {"choice", "text"}:
-            return text
-        if self.kind == "bool":
-            words = {
-                "true": True,
-                "yes": True,
-                "on": True,
-                "1": True,
-                "false": False,
-                "no": False,
-                "off": False,
-                "0": False,
-            }
-            if text.lower() in words:
-                return words[text.lower()]
-            raise SpecError(f"{self.name}: got {text!r}; allowed: true or false")
-        try:
-            return int(text) if self.kind == "int" else float(text)
-        except ValueError:
-            return self._with_unit(text)
-
-    def _with_unit(self, text: str) -> float | int:
-        try:
-            bare = _number(text)
-            if bare is not None or not self.unit:
-                number = float(text)  # "1e6" of a field in bytes: pint would take it for bits
-            else:
-                import pint  # 0.6 s to import, so only when somebody typed a unit
-
-                asked: Any = pint.Quantity(
-                    text.replace("Gbit", "gigabit").replace("Mbit", "megabit").replace("kbit", "kilobit")
-                )
-                number = float(asked.to(self.unit.replace("B", "byte")).magnitude)
-        except Exception as error:
-            raise SpecError(f"{self.name}: cannot read {text!r}; allowed: {self.allowed}") from error
-        if self.kind == "int":
-            if not number.is_integer():
-                raise SpecError(f"{self.name}: got {text!r}; allowed: {self.allowed}")
-            return int(number)
-        return number
 
 
 class Fields(BaseModel):
@@ -202,7 +122,13 @@ class Spec(Fields):
     coordinators: ClassVar[int] = 0
 
     nodes: int = knob(
-        1, "Number of MPI ranks that work; a rank is one node.", label="Nodes", ge=1, le=512, live=True, group="System"
+        1,
+        "Number of MPI ranks that work; a rank is one node.",
+        label="Nodes",
+        ge=NODES.low,
+        le=NODES.high,
+        live=True,
+        group="System",
     )
     seed: int = knob(
         0, "Seed of everything random; the same seed gives the same run.", label="Seed", ge=0, le=2**31 - 1, group="Run"
@@ -270,13 +196,6 @@ def _base(annotation: Any) -> Any:
     return next((a for a in get_args(annotation) if a is not type(None)), str)
 
 
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
-
-
 def _plain(knob: Knob, value: Any) -> Any:
     """Accept what is the same number in another type (2.0 for 2, numpy scalars), and nothing else."""
     if hasattr(value, "item"):
@@ -292,4 +211,4 @@ def _explain(knobs: Mapping[str, Knob], error: Any) -> str:
     name = str(error["loc"][0]) if error["loc"] else "spec"
     if name not in knobs:
         return str(error["msg"]).removeprefix("Value error, ")
-    return f"{name}: got {error['input']!r}; allowed: {knobs[name].allowed}"
+    return knobs[name].refusal(error["input"])

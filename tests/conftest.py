@@ -17,7 +17,7 @@ import pytest
 
 REPO = Path(__file__).resolve().parent.parent
 #: Tests in these folders carry the marker of the same name without saying so.
-MARKED_FOLDERS = {"mpi", "labs", "browser", "faults"}
+MARKED_FOLDERS = {"mpi", "labs", "browser", "faults", "security"}
 
 # Set before anything of the lab is imported, and inherited by every process that a test starts: whatever is written
 # goes to a folder that is removed afterwards, never to the user's. The name is short, for sockets go into it.

@@ -2,9 +2,12 @@
 
     python tests/suites.py [--all] [SUITE ...]
 
-A test belongs to one suite, by its strongest marker: faults before browser before labs before plans before mpi; unit is the rest.
+A test belongs to one suite, by its strongest marker: security before faults before browser before cluster before labs before plans
+before mpi; unit is the rest.
 Every process that a suite starts carries a mark in its environment, so what outlives the suite is found, ended and
-reported as a failure: no test may leave a rank behind.
+reported as a failure: no test may leave a rank behind. A suite that mostly waits (for timers of Slurm) runs beside one that computes.
+The others run alone: ranks that wait for each other keep their cores busy, and two such suites together took as long as one after
+the other, with more tests that lost a race.
 
 Suites that race real processes against kills and clicks may try a single failed test a second time. It is never hidden:
 what failed first is printed in full, and the summary names it. Such a line is a bug to be found, in the lab or in the test.
@@ -13,6 +16,7 @@ what failed first is printed in full, and the summary names it. Such a line is a
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import subprocess
 import sys
@@ -21,6 +25,7 @@ import time
 import uuid
 import xml.etree.ElementTree as ET
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -43,16 +48,41 @@ class Suite:
     parallel: bool = False
     second_tries: int = 0  # failed tests, at most, that are run once more
     calibrated: bool = False  # its tests predict, from a profile that is made once for all suites
+    beside: str = ""  # the suite at whose side it runs, because its own tests mostly wait
 
 
 #: The budgets are shared by everybody who adds tests; what does not fit is marked `slow` and runs in `make test-all`.
 SUITES = (
-    Suite("unit", "models, records, command line, tree", "not (mpi or labs or browser or faults)", 5, parallel=True),
-    Suite("mpi", "real ranks", "mpi and not (plans or labs or browser or faults)", 7, second_tries=1),
+    Suite(
+        "unit",
+        "models, records, command line, tree",
+        "not (mpi or labs or browser or faults or security or cluster)",
+        6,
+        parallel=True,
+    ),
+    Suite(
+        "mpi",
+        "real ranks",
+        "mpi and not (plans or labs or browser or faults or security or cluster)",
+        7,
+        second_tries=1,
+    ),
     Suite("plans", "every strategy of training on real ranks", "plans", 6, second_tries=1),
-    Suite("labs", "notebooks, headless", "labs and not (browser or faults)", 5, calibrated=True),
+    Suite(
+        "labs", "notebooks, headless", "labs and not (browser or faults or cluster)", 6, second_tries=1, calibrated=True
+    ),
+    Suite(
+        "cluster",
+        "a real Slurm, several hosts",
+        "cluster and not faults",
+        6,
+        second_tries=1,
+        calibrated=True,
+        beside="unit",
+    ),
     Suite("browser", "JupyterLab in a real Chromium", "browser and not faults", 7, second_tries=1, calibrated=True),
-    Suite("faults", "kills, full disks, bad input", "faults", 6, second_tries=1),
+    Suite("security", "what an attacker would try", "security", 3, second_tries=1),
+    Suite("faults", "kills, full disks, bad input", "faults", 10, second_tries=1),
 )
 
 
@@ -108,8 +138,21 @@ def read_results(path: Path, outcome: Outcome) -> None:
             outcome.skipped[case.find("skipped").get("message", "no reason given")] += 1  # type: ignore[union-attr]
 
 
-def run_suite(suite: Suite, everything: bool) -> Outcome:
-    """Run one suite and judge it."""
+def run_together(suites: list[Suite], everything: bool) -> list[Outcome]:
+    """Run suites at the same time; what those behind the first one print is printed when it is over.
+
+    Ctrl-C reaches every pytest by itself; each suite then ends what outlives it.
+    """
+    logs = [None, *(ARTIFACTS / f"{suite.name}.log" for suite in suites[1:])]
+    with ThreadPoolExecutor(len(suites)) as at_once:
+        outcomes = list(at_once.map(run_suite, suites, [everything] * len(suites), logs))
+    for log in logs[1:]:
+        print(log.read_text() if log else "", flush=True)
+    return outcomes
+
+
+def run_suite(suite: Suite, everything: bool, log: Path | None) -> Outcome:
+    """Run one suite and judge it; what it prints goes to `log` where there is one."""
     outcome, value, xml = Outcome(suite), uuid.uuid4().hex, ARTIFACTS / f"{suite.name}.xml"
     budget = "no budget" if everything else f"budget {suite.minutes:g} min"
     print(f"\n== {suite.name}: {suite.what} ({budget})", flush=True)
@@ -121,7 +164,8 @@ def run_suite(suite: Suite, everything: bool) -> Outcome:
     # Twice the budget is where waiting stops: a busy machine may take longer, a hang may not take forever.
     limit_s = 3 * 3600.0 if everything else 120 * suite.minutes
     start = time.monotonic()
-    process = subprocess.Popen(argv, cwd=REPO, env={**os.environ, MARK: value})
+    with log.open("w") if log else contextlib.nullcontext() as out:
+        process = subprocess.Popen(argv, cwd=REPO, env={**os.environ, MARK: value}, stdout=out, stderr=out)
     try:
         code = process.wait(limit_s)
     except subprocess.TimeoutExpired:
@@ -129,9 +173,6 @@ def run_suite(suite: Suite, everything: bool) -> Outcome:
         outcome.problems.append(f"stopped after {limit_s / 60:g} min")
         end_survivors(value, 0)
         process.wait()
-    except KeyboardInterrupt:
-        end_survivors(value, 5)
-        raise
     outcome.seconds = time.monotonic() - start
     read_results(xml, outcome)
     if code == 5:
@@ -211,7 +252,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="aiinfra-test-") as home:
         if any(s.calibrated for s in asked) and PROFILE not in os.environ:
             calibrate(Path(home))
-        outcomes = [run_suite(s, args.all) for s in asked]
+        beside = {s.name: [] if args.all else [o for o in asked if o.beside == s.name] for s in asked}
+        behind = [o for others in beside.values() for o in others]
+        outcomes = [o for s in asked if s not in behind for o in run_together([s, *beside[s.name]], args.all)]
     return 0 if summarise(outcomes, args.all) else 1
 
 

@@ -18,11 +18,13 @@ PACKAGE = "aiinfra_widgets"
 # because a record is read, and a request checked, through the Spec that it holds.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "texts"),
+    ("knobs",),
     ("quantities", "palette"),
     ("machine", "models"),
     ("planning",),
     ("validation",),
     ("spec",),
+    ("faults",),
     ("experiment",),
     ("runs",),
     ("bill", "comparison", "launch", "ranks", "workloads"),

@@ -9,7 +9,8 @@ from typing import Any
 import param
 
 from ..errors import SpecError
-from ..experiment import Experiment, Knob, Verb
+from ..experiment import COMMON_VERBS, Experiment, Knob, Verb
+from ..faults import KINDS
 from ..texts import tr
 from ..widgets.actions import label
 from ..widgets.controls import (
@@ -26,6 +27,8 @@ from ..widgets.state import Asked
 from ..widgets.verbs import Ask, VerbForm
 from . import parts
 from .parts import pn
+
+FAULT = next(v for v in COMMON_VERBS if v.name == "fault")
 
 
 class Field:
@@ -177,11 +180,11 @@ class Form(VerbForm):
     def __init__(self, verb: Verb, ask: Ask) -> None:
         super().__init__(verb, ask)
         knobs = verb.arguments.knobs()
-        fields = {n: Field(k, k.default, lambda *_: None, marked=False) for n, k in knobs.items()}
-        self.fields = fields
+        self.own = {n: Field(k, k.default, lambda *_: None, marked=False) for n, k in knobs.items()}
+        self.fields = dict(self.own)
         self.button = parts.button(label(verb), verb.help, self.submit)
         self.message = parts.html("", "message")
-        self.root = parts.column("form", *(f.widget for f in fields.values()), self.button, self.message)
+        self.root = parts.column("form", *(f.widget for f in self.own.values()), self.button, self.message)
 
     def say(self, text: str, kind: str = "") -> None:
         """Show a line under the button; kind as for a `Field`."""
@@ -196,6 +199,31 @@ class Form(VerbForm):
         self.answer(asked, tick)
 
 
+class Breaking(Form):
+    """The verb `fault` of every experiment in a fold: a kind, what will happen, and the fields that this kind looks at."""
+
+    def __init__(self, ask: Ask) -> None:
+        super().__init__(FAULT, ask)
+        inside, picker = self.root, self.own["kind"].widget[0]
+        picker.options = {tr(k.label): k.name for k in KINDS.values()}
+        self.button.label = tr("Break it")
+        self.help = parts.html("", "note")
+        inside.insert(1, self.help)
+        picker.param.watch(lambda _: self._chosen(), "value")
+        self._chosen()
+        self.root = pn.Card(
+            inside, title=tr("Break something"), collapsed=True, css_classes=["fold", "breaking"],
+            header_css_classes=["card-header", "fold-head"], stylesheets=[parts.STYLE], **parts.WIDE,
+        )  # fmt: skip
+
+    def _chosen(self) -> None:
+        kind = KINDS[self.own["kind"].value()]
+        parts.put(self.help, f'<p class="aiinfra-note">{escape(tr(kind.help))}</p>')
+        for name, field in self.own.items():
+            if name not in {"kind", "node"}:
+                parts.show(field.widget, name in kind.uses)
+
+
 def forms(exp: Experiment, ask: Ask) -> list[Form]:
-    """Return a form for each verb that the experiment adds."""
-    return [Form(verb, ask) for verb in exp.verbs]
+    """Return a form for each verb that the experiment adds, and last the one that breaks something."""
+    return [*(Form(verb, ask) for verb in exp.verbs), Breaking(ask)]

@@ -108,7 +108,8 @@ class View(Presenter):
         bar = parts.column("row", *(self.buttons[n] for n in ("run", "pause", "checkpoint", "stop", "resume")))
         knobs = parts.column("knobs", *(self.live[n].widget for n in self._in_sight))
         more = grouped(tr("More that can change"), {n: f for n, f in self.live.items() if n not in self._in_sight})
-        verbs = [parts.html(f"<h4>{escape(tr('Actions'))}</h4>"), *(f.root for f in self.forms)] if self.forms else []
+        *own, breaking = (f.root for f in self.forms)
+        verbs = [*([parts.html(f"<h4>{escape(tr('Actions'))}</h4>"), *own] if own else []), breaking]
         side = parts.column("side", knobs, more, *verbs, self.parts["ranks"], self.parts["log"])
         charts = parts.column("charts", *(self.sheet.cards[n].root for n in self.shown.live))
         return parts.card("2", tr("Run and change"), bar, parts.column("body", side, charts))

@@ -12,9 +12,17 @@ DONE, BAD_INPUT, FAILED, INTERRUPTED = 0, 1, 2, 3
 
 def main() -> None:
     """Run one command; turn the lab's errors into one message and an exit code."""
+    from ..errors import LabError, LaunchError, ReportError
+    from .early import refuse
+
+    try:
+        refuse(sys.argv[1:])
+    except LabError as error:
+        print(f"aiinfra: {error}", file=sys.stderr)
+        sys.exit(BAD_INPUT)
+
     import typer
 
-    from ..errors import LabError, LaunchError, ReportError
     from .app import app
 
     usage_error = typer.BadParameter.__mro__[2]  # typer's own ClickException, wherever this release keeps it

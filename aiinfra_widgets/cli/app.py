@@ -13,7 +13,7 @@ import typer
 
 from .course import course
 from .exchange import export, import_, machines
-from .options import Json, pairs
+from .options import Hosts, Json, On, Slurm, duration_s, pairs, place
 from .plan import plan
 from .report import report
 from .serve import serve
@@ -57,17 +57,33 @@ def calibrate(
     if_missing: Annotated[
         bool, typer.Option("--if-missing", help="Do nothing where there is a profile already.")
     ] = False,
+    on: On = "",
+    hosts: Hosts = None,
     json_: Json = False,
 ) -> None:
-    """Measure this machine for at most a minute, so that predictions are made from what it can do."""
+    """Measure this machine for at most a minute, so that predictions are made from what it can do.
+
+    With --on hosts the links - what passes between ranks of one host, and between hosts - and how fast each host is, compared with
+    this machine; what one host can do is known before.
+    """
+    from ..errors import SpecError
     from ..launch.calibrate import calibrate as measure
+    from ..launch.calibrate import calibrate_hosts
+    from ..launch.hosts import Hosts as Ssh
     from ..launch.session import this_machine
     from . import show
 
-    if if_missing and this_machine().calibrated:
-        print(f"this machine was calibrated: {this_machine().id}", file=sys.stderr)
+    there = place(on, None, hosts)
+    if there is not None and not isinstance(there, Ssh):
+        raise SpecError(f"on: got {on!r}; the links of hosts are calibrated: --on hosts --hosts file=FILE")
+    known = this_machine(there)
+    if if_missing and known.calibrated and (not there or known.hosts):
+        print(f"this machine was calibrated: {known.id}", file=sys.stderr)
         return
-    machine, path = measure(seconds, progress=show.progress("calibrating"))
+    if there and not this_machine().calibrated:
+        raise SpecError("calibrate: this machine itself was never measured; first: aiinfra calibrate")
+    told = show.progress("calibrating")
+    machine, path = calibrate_hosts(there, seconds, progress=told) if there else measure(seconds, progress=told)
     show.as_json(machine.to_json()) if json_ else show.machine(machine, path)
 
 
@@ -81,16 +97,25 @@ def run(
     change: Annotated[
         list[str] | None, typer.Option(help='A change while it runs: "step=200 nodes=1"; repeatable.')
     ] = None,
+    chaos: Annotated[
+        list[str] | None,
+        typer.Option(help='Break something while it runs: "kill=5s", "stop:2=20s", "slow:1=5s,share=0.8"; repeatable.'),
+    ] = None,
     room: Annotated[int | None, typer.Option(help="Ranks to keep warm, so that the node count can grow to it.")] = None,
     runs: Annotated[Path | None, typer.Option(help="Folder for run directories.")] = None,
     note: Annotated[str, typer.Option(help="Kept with the run.")] = "",
     detach: Annotated[bool, typer.Option(help="Start it, print its directory, and let it go on by itself.")] = False,
+    on: On = "",
+    slurm: Slurm = None,
+    hosts: Hosts = None,
     fields: Annotated[bool, typer.Option("--fields", help="List the experiment's fields and end.")] = False,
+    wait: Annotated[str, typer.Option(help='How long to wait for ranks that others have: "30min".')] = "",
     json_: Json = False,
 ) -> None:
     """Predict, run and compare one experiment."""
     from ..experiment import experiment as find
-    from ..launch.schedule import ask_all, parse_changes, room_for
+    from ..faults import parse
+    from ..launch.schedule import ask_all, ask_faults, parse_changes, room_for
 
     exp = find(experiment)
     if fields:
@@ -99,12 +124,16 @@ def run(
         show.fields(exp)
         return
     spec = exp.spec.make(pairs([*(set_ or []), *([] if nodes is None else [f"nodes={nodes}"])]))
-    changes = parse_changes(exp, spec, change or [])
+    changes, faults = parse_changes(exp, spec, change or []), parse(chaos or [])
     from ..launch.session import Session
 
-    session = Session(grace_s=0.0, runs=runs)
-    reader = session.launch(exp.name, spec, room=room_for(spec, changes, room), note=note, detached=detach)
+    session = Session(grace_s=0.0, runs=runs, place=place(on, slurm, hosts))
+    ranks = room_for(spec, changes, room)
+    if wait and session.place is None:
+        _wait(max(ranks, spec.ranks), session.machine, wait)
+    reader = session.launch(exp.name, spec, room=ranks, note=note, detached=detach)
     try:
+        ask_faults(session, reader, faults)
         if detach:
             ask_all(session, reader, changes)
             _started(reader.run.path, json_)
@@ -119,14 +148,20 @@ def run(
 def resume(
     name: Annotated[str, typer.Argument(metavar="RUN", help='A run\'s id, the end of one, "last", or a path.')],
     runs: Annotated[Path | None, typer.Option(help="Folder of run directories.")] = None,
+    room: Annotated[
+        int | None, typer.Option(help="Ranks to hold at least; left out: as many as the run needs.")
+    ] = None,
+    on: On = "",
+    slurm: Slurm = None,
+    hosts: Hosts = None,
     json_: Json = False,
 ) -> None:
     """Continue a run from its last checkpoint."""
     from ..launch.session import Session
     from ..runs.layout import find
 
-    session = Session(grace_s=0.0, runs=runs)
-    reader = session.resume(find(name, session.runs), room=1)
+    session = Session(grace_s=0.0, runs=runs, place=place(on, slurm, hosts))
+    reader = session.resume(find(name, session.runs), room=room or 1)
     try:
         _follow(session, reader, [], json_)
     finally:
@@ -181,6 +216,31 @@ def ask(
     raise typer.Exit(1 if answer["kind"] == "refused" else 0)
 
 
+@app.command()
+def fault(
+    name: Annotated[str, typer.Argument(metavar="RUN", help='A run\'s id, the end of one, "last", or a path.')],
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="KIND [argument=value ...]", help="What breaks, and how: stop seconds=20, slow share=0.8."
+        ),
+    ] = None,
+    node: Annotated[int, typer.Option(help="Number of the node; -1 is the last one at work.")] = -1,
+    wait: Annotated[float, typer.Option(help="Seconds to wait for the answer.")] = 10.0,
+    runs: Annotated[Path | None, typer.Option(help="Folder of run directories.")] = None,
+    json_: Json = False,
+) -> None:
+    """Break something in a run that goes on, for real; without KIND list what can be broken, and what happens then."""
+    from ..faults import KINDS
+
+    if not words:
+        for known in KINDS.values():
+            print(f"{known.name:<12}{' '.join(known.uses):<24}{known.help}")
+        return
+    kind, *more = words
+    ask(name, ["fault", f"kind={kind}", f"node={node}", *more], wait, runs, json_)
+
+
 @app.command("runs")
 def runs_(
     runs: Annotated[Path | None, typer.Option(help="Folder of run directories.")] = None, json_: Json = False
@@ -192,6 +252,15 @@ def runs_(
 
     rows = listing(runs or runs_folder())
     show.as_json(rows) if json_ else show.runs(rows)
+
+
+def _wait(ranks: int, machine: Any, text: str) -> None:
+    from ..machine.limits import wait_for_room
+
+    def tell(why: str) -> None:
+        print(f"waiting: {why}", file=sys.stderr, flush=True)
+
+    wait_for_room(ranks, machine, duration_s(text, "--wait"), tell)
 
 
 def _started(path: Path, as_json: bool) -> None:

@@ -28,9 +28,24 @@ class Check:
 def run_all() -> list[Check]:
     """Look at everything; no check lets an exception out."""
     found = []
-    for check in (_python, _packages, _launcher, _ranks, _folder, _machine, _profile, _gpu, _power, _browser):
+    for check in (
+        _python,
+        _packages,
+        _launcher,
+        _ranks,
+        _folder,
+        _machine,
+        _profile,
+        _gpu,
+        _power,
+        _slurm,
+        _ssh,
+        _browser,
+    ):
         try:
             found.append(check())
+        except LabError as error:  # its message says what to do
+            found.append(Check(check.__name__.strip("_"), "missing", str(error)))
         except Exception as error:
             found.append(
                 Check(check.__name__.strip("_"), "missing", f"{type(error).__name__}: {error}", "report this as a bug")
@@ -158,6 +173,28 @@ def _power() -> Check:
     if "modelled" in probe.name.lower() or "model" in probe.name.lower():
         return Check("energy counter", "limited", "none readable; energy is modelled and says so", "")
     return Check("energy counter", "ok", probe.name)
+
+
+def _slurm() -> Check:
+    from ..launch.slurm import available
+
+    if os.environ.get("SLURM_JOB_ID"):
+        return Check(
+            "Slurm (--on slurm)", "ok", f"this is job {os.environ['SLURM_JOB_ID']}; ranks go where it has tasks"
+        )
+    why = available()
+    return Check("Slurm (--on slurm)", "limited" if why else "ok", why or "takes jobs")
+
+
+def _ssh() -> Check:
+    path = shutil.which("ssh")
+    if not path:
+        return Check(
+            "hosts by ssh", "limited", "no ssh on the PATH; needed for --on hosts only", "install an OpenSSH client"
+        )
+    return Check(
+        "hosts by ssh", "ok", f"{path}; hosts are looked at when a run names them (--on hosts --hosts file=FILE)"
+    )
 
 
 def _browser() -> Check:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from ..errors import SpecError, near
 from .options import Json
@@ -40,12 +39,12 @@ def export(
     """Hand over runs: an archive to open and rerun elsewhere, one table, or the files of TensorBoard and MLflow."""
     from ..research import archive, trackers
     from ..runs.home import runs_folder
-    from ..runs.layout import find
+    from ..runs.layout import find, holds
 
     form = to or ("table" if out.suffix in {".parquet", ".csv"} else "zip")
     if form not in FORMS:
         raise SpecError(f"--to: got {to!r}; {near(to, FORMS)}")
-    found = [Path(n) if Path(n, "plan.json").is_file() else find(n, runs or runs_folder()).path for n in names]
+    found = [Path(n) if holds(n, "plan.json") else find(n, runs or runs_folder()).path for n in names]
     if form == "zip":
         made: list[Any] = [archive.pack(found, out, checkpoints=checkpoints)]
     elif form == "table":
@@ -131,6 +130,8 @@ def _runs_of(path: Path) -> list[Path]:
 
 
 def _say(json_: bool, form: str, made: list[Any]) -> None:
+    from rich.markup import escape
+
     from . import show
 
     if json_:
@@ -141,6 +142,8 @@ def _say(json_: bool, form: str, made: list[Any]) -> None:
 
 
 def _list(found: list[Any], json_: bool) -> None:
+    from rich.markup import escape
+
     from ..machine.profile import QUIET_FRAC
     from . import show
 
@@ -164,6 +167,8 @@ def _list(found: list[Any], json_: bool) -> None:
 
 
 def _compare(first: Any, second: Any, all_: bool, json_: bool) -> None:
+    from rich.markup import escape
+
     from ..machine.profile import QUIET_FRAC
     from ..quantities import show as human
     from ..research import machines as profiles

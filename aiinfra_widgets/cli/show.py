@@ -73,6 +73,11 @@ def machine(found: Machine, path: Path) -> None:
         console().print(
             f"[yellow]not quiet[/]: other programs used {found.disturbed_frac:.0%} of the processors; calibrate again later"
         )
+    for h in found.hosts:
+        quartiles = f", quartiles {h.q25:.2f} - {h.q75:.2f}, n {h.n}" if h.q25 is not None and h.q75 is not None else ""
+        console().print(f"speed of {found.speeds_said([h])}{quartiles}", highlight=False)
+        if h.contradiction:
+            console().print(f"[yellow]speed[/] of {escape(h.contradiction)}", highlight=False)
     console().print(f"{found.cpu_model}, {found.cores} cores; profile written to {path}", highlight=False)
 
 
@@ -144,7 +149,8 @@ def answer(found: Mapping[str, Any], tick: str) -> None:
         "refused": f"refused. {found['reason']}",
         "asked": f"asked, not decided yet; see: aiinfra watch {found['run']}",
     }
-    console().print(escape(f"{found['asked']}: {words[found['kind']]}"), highlight=False, soft_wrap=True)
+    seen = f"; the answer was here after {show('s', found['answer_s'])}" if found.get("answer_s") else ""
+    console().print(escape(f"{found['asked']}: {words[found['kind']]}{seen}"), highlight=False, soft_wrap=True)
 
 
 def report(done: Any, json_: bool) -> None:

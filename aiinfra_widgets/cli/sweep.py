@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from ..errors import SpecError
-from .options import Json
+from .options import Json, On, Slurm, place
 
 if TYPE_CHECKING:
+    from ..launch.place import Place
     from ..research.sweeps import Sweep
 
 Out = Annotated[Path | None, typer.Option("-o", "--out", metavar="DIR", help="New folder for the sweep.")]
@@ -55,6 +55,8 @@ def sweep(
     dry: Annotated[
         bool, typer.Option("--dry-run", help="Check the plan and print its runs; nothing is written.")
     ] = False,
+    on: On = "",
+    slurm: Slurm = None,
     json_: Json = False,
 ) -> None:
     """Run an experiment at many points: predicted before, measured after, one table (Parquet and CSV) at the end."""
@@ -65,10 +67,11 @@ def sweep(
         "shuffle": False if in_order else None, "new_seeds": new_seeds or None,
     }  # fmt: skip
     given = {k: v for k, v in asked.items() if v is not None}
+    at = place(on, slurm, None)
     if resume is not None:
         if what or over or set_ or given or out:
             raise SpecError("--resume goes on with the plan as it is; give --resume DIR alone, or with --retry")
-        _run(sweeps.open_sweep(resume), json_, retry)
+        _run(sweeps.open_sweep(resume), json_, retry, at)
         return
     if what is None:
         raise SpecError("which experiment? for example: aiinfra sweep training --over nodes=1,2 --repeats 3 -o DIR")
@@ -86,7 +89,7 @@ def sweep(
     if dry:
         _dry(name, {**plan, **given}, json_)
         return
-    _run(sweeps.plan_sweep(name, plan.pop("over"), out=out, **{**plan, **given}), json_, False)
+    _run(sweeps.plan_sweep(name, plan.pop("over"), out=out, **{**plan, **given}), json_, False, at)
 
 
 def rerun(
@@ -99,8 +102,9 @@ def rerun(
 ) -> None:
     """Run again what you or somebody else ran - a sweep or a run, changes at their ticks included - on this machine, as something new."""
     from ..research import sweeps
+    from ..runs.layout import holds
 
-    if Path(what, "plan.json").is_file():
+    if holds(what, "plan.json"):
         _run(sweeps.rerun(what, out), json_, False)
         return
     if out is not None:
@@ -142,6 +146,8 @@ def _pairs(words: list[str], option: str) -> dict[str, str]:
 
 def _dry(name: str, plan: dict[str, Any], json_: bool) -> None:
     """Print the runs of a plan."""
+    from rich.markup import escape
+
     from ..research import sweeps
     from . import show
 
@@ -163,16 +169,17 @@ def _dry(name: str, plan: dict[str, Any], json_: bool) -> None:
     show.console().print(f"{len(trials)} runs{more}; nothing was written", highlight=False)
 
 
-def _run(found: Sweep, json_: bool, retry: bool) -> None:
+def _run(found: Sweep, json_: bool, retry: bool, at: Place | None = None) -> None:
     """Run what is left, print the outcome and end the command: 0, 2 where a trial failed, 3 where it was interrupted."""
     from . import FAILED, INTERRUPTED, show
 
     print(f"sweep: {found.path}", file=sys.stderr)
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        found.run(show.counted("sweep"), retry=retry)
+        _by_array(found, at, retry) if at else found.run(show.counted("sweep"), retry=retry)
     except KeyboardInterrupt:
-        print(f"interrupted; nothing is lost; go on with: aiinfra sweep --resume {found.path}", file=sys.stderr)
+        kept = "Slurm goes on with it; look again with" if at else "interrupted; nothing is lost; go on with"
+        print(f"{kept}: aiinfra sweep --resume {found.path}{' --on slurm' if at else ''}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -183,7 +190,25 @@ def _run(found: Sweep, json_: bool, retry: bool) -> None:
     raise typer.Exit(FAILED if set(found.counts()) & {"failed", "timed-out"} else 0)
 
 
+def _by_array(found: Sweep, at: Place, retry: bool) -> None:
+    """Have a job array do what is left, and wait for it; one that is under way is only waited for."""
+    from ..launch.slurm import SlurmRequest
+    from ..research import array
+    from . import show
+
+    if not isinstance(at, SlurmRequest):
+        raise SpecError(
+            "--on: a sweep is handed to Slurm from a login node, as a job array; inside an allocation leave --on out"
+        )
+    job = array.going(found) or array.submit(found, at, retry=retry)
+    if job:
+        print(f"job array {job} of Slurm", file=sys.stderr)
+    array.follow(found, show.counted("sweep"))
+
+
 def _print(found: Sweep) -> None:
+    from rich.markup import escape
+
     from ..quantities import quantity
     from ..quantities import show as human
     from . import show

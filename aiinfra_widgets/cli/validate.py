@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 
 if TYPE_CHECKING:
     from ..validation.report import Table
@@ -67,6 +66,8 @@ def validate(
 
 
 def _print(*tables: Table) -> None:
+    from rich.markup import escape
+
     from . import show
 
     for table in tables:

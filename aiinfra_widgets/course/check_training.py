@@ -155,7 +155,9 @@ def batch_trend(found: Evidence, answer: Answer, mark: Mark) -> None:
     own_numbers(mark, 1, good, f"{typed[0]} / {typed[1]}", recorded, "%")
     first, last = shares[0][-1], shares[1][-1]
     seen = "grows" if last - first > 0.08 else "shrinks" if first - last > 0.08 else "stays"
-    right = {seen, "grows"} if seen == "stays" else {seen}
+    right = {seen}
+    if seen == "stays":  # within the noise: what the two numbers say, or what theory does
+        right |= {"grows", "shrinks" if last < first else "grows"}
     mark.give(
         1, answer.choice("trend") in right, tr("That is what your own run shows."),
         tr('You say that the share "{said}" when the batch shrinks; in your run it went from {first:.0%} to {last:.0%}.',

@@ -15,7 +15,7 @@ from .exercises import REGISTRY, Exercise, judge
 from .mark import Mark
 
 __all__ = ["Exercise", "Mark", "check", "find", "names"]
-for _file in ("ledger", "models", "queues", "training", "zoo"):
+for _file in ("failures", "ledger", "models", "queues", "training", "zoo"):
     import_module(f".check_{_file}", __package__)
 
 

@@ -138,8 +138,17 @@ def record_of(lab: Any, **more: Any) -> dict[str, Any]:
     return {
         "format": FORMAT, "lab": name, "at": datetime.now(UTC).isoformat(timespec="seconds"), "began_s": min(began, default=None),
         "results": {**kept, "run": run or None}, "ledger": [e for e in plain(ledger.read()) if e.get("lab") == name],
-        "more": {k: plain(v.results() if hasattr(v, "results") else v) for k, v in more.items()},
+        "more": {k: _placeless(plain(v.results() if hasattr(v, "results") else v)) for k, v in more.items()},
     }  # fmt: skip
+
+
+def _placeless(value: Any) -> Any:
+    """Return rows with the ids of their runs in the place of folders, which tell a learner's name."""
+    if isinstance(value, list):
+        return [_placeless(v) for v in value]
+    if isinstance(value, dict) and isinstance(value.get("run"), str):
+        return {**value, "run": value["run"].rpartition("/")[2]}
+    return value
 
 
 def plain(value: Any) -> Any:

@@ -24,6 +24,8 @@ from .exercises import Exercise
 EDITIONS = ("student", "instructor")
 ORDER = ("exercise", "answer", "solution", "check")
 DIVIDER = "---"
+#: The cell that a lab in another language has beside those of the English one, from which nbgrader knows the assignment.
+_LANGUAGE = "language"
 #: The first code cell of a graded notebook: names that stand for the lab and for what it measured beside.
 _PRELUDE = "from aiinfra_widgets.course import handed_in, table\n\n{names} = handed_in()"
 _LEFT_OUT = "pass  # not run when it is graded: what the learner measured was handed in"
@@ -111,7 +113,8 @@ def _versioned(source: Any, lab: str, edition: str) -> Any:
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
-            _grader(cell)
+            if cell.id != _LANGUAGE:  # nbgrader stops at a cell that the assignment does not have
+                _grader(cell)
     for task in tasks(notebook, lab):
         _grader(task.cells["answer"], solution=True)
         _grader(task.cells["check"], grade=True, points=task.exercise.points)

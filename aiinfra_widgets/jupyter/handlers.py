@@ -19,7 +19,7 @@ from jupyter_server.utils import url_path_join
 from ..errors import LabError
 from ..machine.limits import user_limits
 from ..runs.home import make_private, runs_folder
-from ..runs.layout import RunDir
+from ..runs.layout import RunDir, inside
 from .board import Board
 from .notebooks import cards, open_copy
 from .words import words
@@ -126,7 +126,7 @@ class AskHandler(Handler):
             from ..runs.reader import RunReader
 
             try:
-                reader = RunReader(RunDir(runs_folder() / run))
+                reader = RunReader(inside(run, runs_folder()))
                 return ask_now(Session(), reader, typed, wait_s=ANSWER_S, by="sidebar")
             except LabError as error:  # refused before it was asked; for whoever asked that is the same
                 return {"run": run, "kind": "refused", "reason": str(error)}
@@ -142,7 +142,7 @@ class FolderHandler(Handler):
     @tornado.web.authenticated
     async def post(self, run: str) -> None:
         """Return `path`, below the folder that JupyterLab shows; None, with `folder` and `why`, where it cannot be shown."""
-        await self.reply(lambda: shown_path(RunDir(runs_folder() / run), self.root))
+        await self.reply(lambda: shown_path(inside(run, runs_folder()), self.root))
 
 
 def shown_path(run: RunDir, root: Path | None) -> dict[str, Any]:

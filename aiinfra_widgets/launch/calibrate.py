@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,19 @@ from typing import Any
 from ..errors import LaunchError
 from ..machine.devices import busy_seconds, found, usable_cpus
 from ..machine.power import EnergyReading, best_probe
-from ..machine.profile import Machine, Probe
+from ..machine.profile import Host, Machine, Probe
+from ..models.links import MeasuredLink
 from ..runs.home import machines_folder
 from ..runs.layout import versions
 from ..runs.reader import RunReader
-from .session import Session, spec_of, watch
+from .hosts import Hosts
+from .session import Session, spec_of, this_machine, watch
 
 #: Of the limit, kept for starting the ranks and for reading the meter at rest.
 LAUNCH_ALLOWANCE_S = 17.0
 REST_S = 2.0
+#: Name of the probe that tells how fast hosts are (`experiments.calibration.measure_speed`); its parts are their first ranks.
+SPEED = "speed"
 
 
 def calibrate(
@@ -73,6 +78,80 @@ def calibrate(
     path = machine.save(machines_folder())
     say(1.0, f"{len(probes)} probes")
     return machine, path
+
+
+def calibrate_hosts(
+    place: Hosts,
+    seconds: float = 40.0,
+    *,
+    base: Machine | None = None,
+    progress: Callable[[float, str], None] | None = None,
+) -> tuple[Machine, Path]:
+    """Measure what passes between ranks on these hosts and how fast each is, and keep it beside what `base` knows of one host.
+
+    Args:
+        place: The hosts; two slots on one of them show the link inside a host too.
+        seconds: For the probes; over a slow link the largest messages alone take longer.
+        base: Profile of one host, whose all-reduce is replaced and which speeds are relative to; None is this machine's.
+        progress: As `calibrate`.
+
+    Returns:
+        The profile (found again by `this_machine(place)`) and where it was written.
+
+    Raises:
+        LaunchError: The ranks failed; with their last words.
+    """
+    base, say = base or this_machine(), progress or (lambda share, what: None)
+    ranks = sum(place.slots)
+    spec = spec_of("calibration", {"nodes": ranks, "seconds": seconds, "only": "links"})
+    session = Session(base, grace_s=0.0, place=place)
+    try:
+        say(0.0, f"starting {ranks} ranks on {len(place.names)} hosts")
+        reader = session.launch("calibration", spec, room=ranks)
+        for now in watch(reader, every_s=0.2):
+            say(min(0.99, max(now.last_tick.values(), default=0) / _ticks(reader)), "probing")
+        if not now.ok:
+            raise LaunchError(f"calibration of the hosts failed: {now.message}", [], hint="aiinfra doctor")
+        found = _probes(reader)
+    finally:
+        session.close()
+    made = datetime.now(UTC)
+    speeds = {p.at["part"]: p for p in found if p.name == SPEED}
+    found = [p for p in found if p.name != SPEED]
+    again = {p.name for p in found}
+    machine = base.with_probes(
+        [*(p for p in base.probes if p.name not in again), *found],
+        id=f"{place.profiles}-{made:%Y%m%d-%H%M%S}",
+        made_at=made.isoformat(timespec="seconds"),
+        hosts=tuple(_hosts(place, speeds)),
+    )
+    path = machine.save(machines_folder())
+    say(1.0, f"{len(found)} probes")
+    return machine, path
+
+
+def _hosts(place: Hosts, speeds: Mapping[str, Probe]) -> Iterator[Host]:
+    """Yield each host with its speed; `speeds` by its first rank, as mpiexec fills the slots of one after the other."""
+    first = 0
+    for name, slots, given in zip(place.names, place.slots, place.speeds, strict=True):
+        host, p = Host(name, slots), speeds.get(str(first))
+        if p:
+            host = replace(host, measured=p.median, q25=p.q25, q75=p.q75, n=p.n)
+        yield host.told(given)
+        first += slots
+
+
+def link(machine: Machine, where: str) -> MeasuredLink:
+    """Return a link as calibration found it.
+
+    Args:
+        machine: A profile with probes of links.
+        where: "within" one host, or "between" two.
+
+    Raises:
+        ModelInputError: Not measured.
+    """
+    return MeasuredLink.from_points((p.at["bytes"], p.median) for p in machine.need("link", where=where))
 
 
 def _others(reader: RunReader, busy_s: float, held_s: float) -> Probe:

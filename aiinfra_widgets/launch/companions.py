@@ -26,9 +26,11 @@ import psutil
 
 from ..errors import LabError
 from ..experiment import Companion, experiment
+from ..runs.alive import Ages
 from ..runs.layout import RunDir
 from ..runs.reader import RunReader
 from ..runs.status import STALL_S
+from ..runs.watchdog import Watchdog
 from ..runs.writer import EventWriter
 from . import local
 from .processes import die_with_parent, exit_code, gone, kill_group, tail, tree
@@ -56,6 +58,7 @@ class Companions:
         self.run, self.incarnation, self._event = run, incarnation, event
         self._children: dict[str, _Child] = {}
         self._looked_s = 0.0
+        self._watchdog, self._ages = Watchdog(run, incarnation, event), Ages()
 
     def start(self, companions: Iterable[Companion]) -> None:
         """Start each of them; one that cannot be started is an event of the run."""
@@ -66,7 +69,8 @@ class Companions:
                 self._start(companion, 1)
 
     def watch(self) -> None:
-        """Look every LOOK_S who has ended, and who has become silent."""
+        """Look every LOOK_S who has ended, and who has become silent; and at the ranks themselves."""
+        self._watchdog.look()
         now_s = time.monotonic()
         if now_s - self._looked_s < LOOK_S:
             return
@@ -81,6 +85,7 @@ class Companions:
 
     def stop(self) -> None:
         """End all of them with what they started: TERM, then KILL after STOP_S."""
+        self._watchdog.look(last=True)
         children, self._children = [c.process for c in self._children.values()], {}
         started = [process for child in children for process in tree(child.pid)]
         for child in children:
@@ -123,7 +128,7 @@ class Companions:
         """A companion whose heartbeat is old is there and does nothing: said once, and once more when it is back."""
         name = child.companion.name
         try:
-            silence_s = time.time() - self.run.heartbeat(self.incarnation, name).stat().st_mtime
+            silence_s = self._ages.of(self.run.heartbeat(self.incarnation, name))
         except OSError:
             return
         if child.silent != (silence_s > STALL_S):

@@ -6,10 +6,11 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..errors import LaunchError
+from . import surroundings
 
 #: Set by another MPI or by a scheduler for *its* ranks; inherited by ours they break the start-up.
 _FOREIGN = (
@@ -26,6 +27,8 @@ _FOREIGN = (
     "PYTHONSTARTUP",
 )
 MPIEXEC_ENV = "AIINFRA_MPIEXEC"
+#: Flags of mpiexec where all ranks share this machine: nothing goes by a network.
+HERE = ("--mca", "btl", "self,sm")
 
 
 def mpiexec() -> Path:
@@ -55,16 +58,23 @@ def mpiexec() -> Path:
     )
 
 
-def command(size: int, arguments: list[str], launcher: Path, module: str = "aiinfra_widgets.ranks") -> list[str]:
-    """Return the argv that starts `size` ranks of `module` here.
+def command(
+    size: int,
+    arguments: list[str],
+    launcher: Path,
+    module: str = "aiinfra_widgets.ranks",
+    *,
+    there: Sequence[str] = HERE,
+) -> list[str]:
+    """Return the argv that starts `size` ranks of `module`: here, or where the flags `there` of a place say.
 
-    `--with-ft ulfm` lets the survivors of a dead rank go on; `self,sm` keeps ranks off the network; the ranks run under
-    `python -m mpi4py`, so that an exception in one ends the job instead of hanging it.
+    `--with-ft ulfm` lets the survivors of a dead rank go on; `self,sm` keeps ranks off the network where they share a machine; the
+    ranks run under `python -m mpi4py`, so that an exception in one ends the job instead of hanging it.
     """
     ranks = [sys.executable, "-m", "mpi4py", "-m", module, *arguments]
     if is_openmpi(launcher):
         flags = ["--with-ft", "ulfm", "--bind-to", "none", "--map-by", ":OVERSUBSCRIBE"]
-        return [str(launcher), *flags, "--mca", "pml", "ob1", "--mca", "btl", "self,sm", "-n", str(size), *ranks]
+        return [str(launcher), *flags, "--mca", "pml", "ob1", *there, "-n", str(size), *ranks]
     return [str(launcher), "-n", str(size), *ranks]
 
 
@@ -83,14 +93,20 @@ def is_openmpi(launcher: Path) -> bool:
     return "prte" in real or "orte" in real or (launcher.parent / "ompi_info").exists()
 
 
-def environment(base: Mapping[str, str], threads: int) -> dict[str, str]:
-    """Return the environment for ranks: the caller's without another launcher's variables.
+def environment(
+    base: Mapping[str, str], threads: int, *, keep: tuple[str, ...] = (), whole: bool = False
+) -> dict[str, str]:
+    """Return the environment for ranks: what they need of the caller's (`surroundings`), without another launcher's variables.
 
     Args:
         base: Usually os.environ.
         threads: OpenMP threads at start; a rank sets its own again when its Spec says so.
+        keep: Beginnings of variables that stay all the same: those of the scheduler in whose allocation mpiexec starts.
+        whole: All of the caller's, for ranks whose code is the caller's own, such as the cells of a kernel.
     """
-    env = {k: v for k, v in base.items() if not k.startswith(_FOREIGN)}
+    mine = base if whole else surroundings.needed(base)
+    env = {k: v for k, v in mine.items() if not k.startswith(_FOREIGN)}
+    env |= {k: v for k, v in base.items() if keep and k.startswith(keep)}
     env["OMP_NUM_THREADS"] = str(threads)
     env["PYTHONUNBUFFERED"] = "1"
     if hasattr(os, "geteuid") and os.geteuid() == 0:

@@ -12,7 +12,15 @@ from pathlib import Path
 
 import psutil
 
+from ..machine.neighbours import tasks_left
+
 PR_SET_PDEATHSIG = 1
+#: What is printed where the system refuses a process or a thread (EAGAIN); the last is the part of mpiexec that forks ranks, which
+#: knows no better words for it.
+NO_MORE = (
+    "Resource temporarily unavailable", "can't start new thread", "pthread_create failed",
+    "odls_default_module.c at line",
+)  # fmt: skip
 
 
 def die_with_parent(how: int, then: Callable[[], None] = lambda: None) -> Callable[[], None]:
@@ -69,3 +77,14 @@ def tail(log: Path, lines: int = 15) -> str:
         return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
     except FileNotFoundError:
         return ""
+
+
+def why_ended(code: int, size: int, last: str, refused: int = 0) -> str:
+    """Say what an exit code of mpiexec means, after its `last` output; `refused`: processes that the system did not let it start."""
+    if refused or any(words in last for words in NO_MORE):
+        _, who = tasks_left() or (0, "ulimit -u")
+        lack = f"no more processes or threads may be started ({who}), so {size} ranks could not work"
+        return f"{lack}; end other programs, or ask the administrator for more"
+    if code in {137, -9, 9} or "signal 9" in last:
+        return f"a rank of {size} was killed (signal 9: by somebody, or by the system for lack of memory)"
+    return f"mpiexec ended with exit code {code} before the run did"

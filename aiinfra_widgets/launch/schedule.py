@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import shlex
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import SpecError
 from ..experiment import Experiment, Spec
-from ..machine.limits import admit
-from ..machine.profile import Machine
+from ..faults import Timed
 from ..runs import control
 from ..runs.control import arguments_of
 
@@ -113,19 +113,20 @@ def room_for(spec: Spec, changes: Iterable[Change], room: int | None) -> int:
 def ask_all(session: Any, reader: Any, changes: Iterable[Change]) -> None:
     """Put every change into the run's inbox, each with its tick; the prediction of each is kept before it happens."""
     spec = reader.spec
-    machine: Machine = session.machine
     for change in changes:
         if "nodes" in change.fields:
-            admit(
-                change.fields["nodes"] + spec.coordinators,
-                machine,
-                replaces=session.pool.path if session.pool else None,
-            )
+            session.admit(change.fields["nodes"] + spec.coordinators, session.pool)
         control.ask(
             reader.run, spec, change.fields or None, verb=change.verb, arguments=change.arguments, by="schedule",
             at_tick=change.at_tick,
         )  # fmt: skip
         spec = spec.changed(change.fields) if change.fields else spec
+
+
+def ask_faults(session: Any, reader: Any, faults: Iterable[Timed]) -> None:
+    """Put faults into the run's inbox, each with its second; the ranks carry them out, whoever has left by then."""
+    for timed in faults:
+        session.ask(reader, verb="fault", arguments=timed.fault.model_dump(), by="chaos", after_s=timed.after_s)
 
 
 def ask_now(session: Any, reader: Any, words: Sequence[str], *, wait_s: float, by: str = "cli") -> dict[str, Any]:
@@ -140,7 +141,7 @@ def ask_now(session: Any, reader: Any, words: Sequence[str], *, wait_s: float, b
 
     Returns:
         Plain JSON types: `run`, `request`, `asked` (the words), `kind` ("applied", "refused", or "asked" where it is not decided
-        yet), `tick`, `cost_s` and `reason`, None where they do not apply.
+        yet), `tick`, `cost_s` and `reason`, `answer_s` (from asking until the answer was seen here), None where they do not apply.
 
     Raises:
         SpecError, ControlError, AdmissionError: What is wrong with it; nothing was asked then.
@@ -150,6 +151,7 @@ def ask_now(session: Any, reader: Any, words: Sequence[str], *, wait_s: float, b
     if typed.at_tick and not typed.at_tick.isdecimal():
         raise SpecError(f"{said!r}: got {typed.at_tick!r}; {reader.experiment.tick} is a whole number from 0")
     at_tick = int(typed.at_tick) if typed.at_tick else None
+    begun_s = time.monotonic()
     request = session.ask(
         reader, typed.fields or None, verb=typed.verb, by=by, arguments=typed.arguments or None, at_tick=at_tick
     )
@@ -159,5 +161,6 @@ def ask_now(session: Any, reader: Any, words: Sequence[str], *, wait_s: float, b
         return reader.answer(request.id)
 
     answer = (control.wait_decided(decided, wait_s) if at_tick is None else None) or {"kind": "asked"}
-    about = {"run": reader.run.id, "request": request.id, "asked": said}
+    took_s = time.monotonic() - begun_s if answer["kind"] != "asked" else None
+    about = {"run": reader.run.id, "request": request.id, "asked": said, "answer_s": took_s}
     return {**about, **{k: answer.get(k) for k in ("kind", "tick", "cost_s", "reason")}}

@@ -10,38 +10,42 @@ from typing import Any
 from ..errors import ControlError, RunFormatError
 from ..experiment import Spec, experiment
 from ..machine import limits
-from ..machine.devices import found
 from ..machine.limits import admit
-from ..machine.profile import Machine, newest
+from ..machine.profile import Machine
 from ..runs import control, layout
-from ..runs.home import machines_folder, runs_folder
+from ..runs.home import runs_folder
 from ..runs.layout import RunDir
 from ..runs.reader import RunReader
 from ..runs.status import Status, latest_checkpoint_tick, status
 from . import local
 from . import pool as pools
+from .machines import this_machine as this_machine  # whoever has sessions asks for it here
+from .place import Place
 from .pool import Pool
-
-
-def this_machine() -> Machine:
-    """Return the newest profile that calibration wrote on this machine, else what is found here, uncalibrated."""
-    here = found()
-    return newest(machines_folder(), here.id.rsplit("-", 2)[0]) or here
 
 
 class Session:
     """The runs of one owner, and the pool of warm ranks that they share. Cheap to make: ranks start with the first run.
 
     Args:
-        machine: What predictions are made from; None takes `this_machine()`.
+        machine: What predictions are made from; None takes `this_machine(place)`.
         grace_s: How long a run goes on after this process died (60 in a notebook, 0 headless).
         runs: Folder for run directories; None is the user's own.
+        place: Where the ranks are to be, such as an allocation of Slurm; None is this machine.
     """
 
-    def __init__(self, machine: Machine | None = None, *, grace_s: float = 0.0, runs: Path | None = None) -> None:
-        self.machine = machine or this_machine()
+    def __init__(
+        self,
+        machine: Machine | None = None,
+        *,
+        grace_s: float = 0.0,
+        runs: Path | None = None,
+        place: Place | None = None,
+    ) -> None:
+        self.machine = machine or this_machine(place)
         self.grace_s = grace_s
         self.runs = (runs or runs_folder()).resolve()
+        self.place = place
         self.pool: Pool | None = None
 
     def launch(
@@ -61,7 +65,13 @@ class Session:
             LaunchError: No launcher.
             StorageError: No place for the run.
         """
-        admit(max(spec.ranks, room or 0), self.machine, replaces=self._reused())
+        if self.place is None:
+            for ranks in (spec.ranks, *([] if room is None else [room])):
+                admit(ranks, self.machine, replaces=self._reused())
+        elif self.pool is None or not self.pool.alive:
+            self.place.admit(max(spec.ranks, room or 0))
+        else:
+            self.pool.admit(spec.ranks)
         experiment(name).admit(spec, self.machine)
         local.mpiexec()
         run = layout.create(self.runs, name, spec, self.machine, note=note)
@@ -89,8 +99,9 @@ class Session:
 
     def _submit(self, run: RunDir, spec: Spec, room: int | None, detached: bool) -> RunReader:
         roomy = min(2 * self.machine.cores, 8) + spec.coordinators
-        size = room if room is not None else limits.room(roomy, spec.ranks, replaces=self._reused())
-        size = max(spec.ranks, size)
+        if room is None:  # an allocation is paid for: no more than is asked
+            room = spec.ranks if self.place else limits.room(roomy, spec.ranks, self.machine, replaces=self._reused())
+        size = max(spec.ranks, room)
         self.ready(size)
         assert self.pool is not None
         self.pool.submit(run, spec, room=size, detached=detached)
@@ -107,9 +118,17 @@ class Session:
         if self.pool is None or not self.pool.alive:
             # A pool whose owner is gone is taken over warm, but not one that still carries that owner's run.
             warm = [p for p in pools.ours() if p.idle]
-            self.pool = warm[0] if warm else pools.start(size, self.machine, grace_s=self.grace_s)
+            warm = [p for p in warm if self._suits(p, size)]
+            self.pool = warm[0] if warm else pools.start(size, self.machine, grace_s=self.grace_s, place=self.place)
         self.pool.adopt(self.grace_s)
         return self.pool
+
+    def _suits(self, pool: Pool, size: int) -> bool:
+        """Whether a warm pool is where this owner's ranks are to be, and large enough where it cannot grow."""
+        placed = pool.placed
+        if placed is None or self.place is None:
+            return placed is None and self.place is None
+        return placed.place == self.place and placed.size >= size
 
     def attach(self) -> RunReader | None:
         """Take over a run whose kernel died within its grace, or find this process's own; None where there is none."""
@@ -134,10 +153,23 @@ class Session:
         reader.poll()
         if status(reader).final:
             raise ControlError(f"run {reader.run.id} has ended; resume it or start a new one")
-        if changes and isinstance(changes.get("nodes"), int):
-            pool = pools.pool_of(reader.run)
-            admit(changes["nodes"] + reader.asked.coordinators, self.machine, replaces=pool.path if pool else None)
+        nodes = (changes or {}).get("nodes")
+        if isinstance(nodes, str):  # as a form or a command line may hand it in
+            nodes = reader.spec.knobs()["nodes"].parse(nodes)
+        if isinstance(nodes, int) and nodes >= 1:  # what is no node count at all, the Spec refuses below
+            self.admit(nodes + reader.asked.coordinators, pools.pool_of(reader.run))
         return control.ask(reader.run, reader.spec, changes, verb=verb, by=by, **more)
+
+    def admit(self, ranks: int, pool: Pool | None) -> None:
+        """Refuse more ranks than this machine has, or than the place holds to which the run's pool was handed.
+
+        Raises:
+            AdmissionError: With the most there is and the next step.
+        """
+        if pool is not None and pool.placed:
+            pool.admit(ranks)
+        else:
+            admit(ranks, self.machine, replaces=pool.path if pool else None)
 
     def stop(self, reader: RunReader, *, wait_s: float = 10.0, by: str = "lab") -> Status:
         """Ask a run to stop after this tick, wait, and end its ranks where it does not; return its status."""
@@ -168,6 +200,7 @@ def watch(
     """Yield the status after every look at the run, the last one when `until` says so."""
     while True:
         reader.poll()
+        pools.look_at(reader)
         now = status(reader)
         if now.final and reader.poll():  # the last samples came between the look at them and the look at the outcome
             now = status(reader)

@@ -8,34 +8,37 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from ..errors import AdmissionError, LabError, LaunchError
-from ..machine.limits import admit_forking, minutes, user_limits
+from ..machine.limits import admit_forking
+from ..machine.neighbours import starts_refused
+from ..runs.alive import BEAT_S, here, lives, me, touch
 from ..runs.layout import RunDir, write_json
 from ..runs.writer import EventWriter
-from . import local
+from . import allocation, local, place, restarts, slurm
+from .clock import LIMIT_GRACE_S, Clock
 from .companions import Companions, declared
-from .pool import lives, me
-from .processes import die_with_parent, gone, kill_group, tail, tree
+from .notes import Notes
+from .place import Placed
+from .processes import die_with_parent, gone, kill_group, tail, tree, why_ended
 
 TICK_S = 0.02
 OWNER_EVERY_S = 0.2
 #: Ladder of an ending: ask, TERM, KILL.
 ASK_S = 5.0
 TERM_S = 2.0
-#: How long a run that reached its time limit may take to write its checkpoint.
-LIMIT_GRACE_S = 30.0
+#: How long ranks that abort may take to say why, each of them, and to be gone.
+ABORT_S = 1.0
 #: How long ranks may take to come up; 64 that import torch took 68 s on two cores.
 READY_S = 60.0
 READY_S_PER_RANK = 5.0
@@ -51,6 +54,8 @@ class Generation:
     command: list[str]
     started_s: float
     ready: bool = False
+    aborted_s: float = 0.0
+    refused: int = field(default_factory=starts_refused)
 
 
 @dataclass
@@ -67,17 +72,25 @@ class Supervisor:
     companions: Companions | None = None
     numbers: int = 0
     orphan_since: float | None = None
-    limit_s: float = math.inf
-    until_s: float = math.inf
-    told_to_end: bool = False
+    clock: Clock = field(default_factory=Clock)
+    notes: Notes = field(default_factory=Notes)
     asked_to_end: bool = False
+    warned: bool = False
+    beat_s: float = 0.0
+    placed: Placed | None = None
     last: dict[str, Any] = field(default_factory=dict)
 
     def serve(self) -> None:
         """Run until the pool is closed or its owner is gone for longer than its grace."""
         signal.signal(signal.SIGTERM, lambda *_: setattr(self, "asked_to_end", True))
+        signal.signal(signal.SIGUSR1, lambda *_: setattr(self, "warned", True))
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         write_json(self.pool / "supervisor.json", me())
+        if placed := place.read(self.pool):
+            self.placed = replace(placed, job=allocation.inside() if placed.place.name == "slurm" else placed.job)
+            before = _read(self.pool / "state.json")
+            self.numbers = int(before.get("generation", 0))  # names of an earlier start are never used again
+            allocation.go_on(self.pool, before)
         owner_at = 0.0
         with contextlib.suppress(LabError):  # then the first run says why
             self.launch(self.size)
@@ -86,13 +99,23 @@ class Supervisor:
             if now - owner_at > OWNER_EVERY_S:
                 owner_at = now
                 self.watch_owner(now)
-            if self.asked_to_end or (self.pool / "close").exists():
+            if now - self.beat_s > BEAT_S:
+                self.beat_s = now
+                touch(self.pool / "supervisor.beat")
+            if self.warned:
+                self.put_back("its time limit was near")
+                return
+            if (self.pool / "close").exists():
                 self.end("closed by its owner")
                 return
-            self.watch_ranks()
+            if self.asked_to_end:
+                self.taken()
+                return
+            self.watch_ranks(now)
             self.watch_time(now)
             if self.companions:
                 self.companions.watch()
+            self.notes.again()
             self.next_job()
             time.sleep(TICK_S)
 
@@ -101,15 +124,21 @@ class Supervisor:
         """Start a generation of `size` ranks."""
         launcher = local.mpiexec()
         try:
-            admit_forking(size)
+            if self.placed is None:  # elsewhere are other limits
+                admit_forking(size)
         except AdmissionError as error:
             self.say("down", tail=str(error))
             raise
         self.numbers += 1
         for old in (self.pool / "ready").iterdir():
             old.unlink()
-        argv = local.command(size, [str(self.pool), str(self.numbers), str(size)], launcher)
-        env = local.environment(os.environ, max(1, self.cores // size))
+        at = self.placed
+        if at and size > at.size:
+            hint = f"stop the run, and resume it with more room: aiinfra resume RUN --room {size} --on {at.place.name}"
+            raise LaunchError(f"{size} ranks asked for; {at.named()} holds {at.size}", [], hint=hint)
+        arguments = [str(self.pool), str(self.numbers), str(size)]
+        argv = local.command(size, arguments, launcher, there=at.place.mpiexec(size, self.pool) if at else local.HERE)
+        env = local.environment(os.environ, self.threads(size), keep=at.place.keeps if at else ())
         with (self.pool / "logs" / "launcher.log").open("ab") as log:
             try:
                 process = subprocess.Popen(
@@ -122,7 +151,12 @@ class Supervisor:
         self.generation = Generation(self.numbers, size, process, argv, time.monotonic())
         self.say("launching")
 
-    def watch_ranks(self) -> None:
+    def threads(self, size: int) -> int:
+        """Return how many processors a rank has to itself."""
+        asked = getattr(self.placed.place, "cpus_per_task", 1) if self.placed else 0
+        return max(1, asked or self.cores // size)
+
+    def watch_ranks(self, now: float) -> None:
         """Notice that ranks are up, that a run has ended, or that mpiexec has."""
         gen = self.generation
         if gen is None:
@@ -136,13 +170,17 @@ class Supervisor:
                 self.finish_job()
         limit_s = READY_S + READY_S_PER_RANK * gen.size
         if not gen.ready and time.monotonic() - gen.started_s > limit_s:
-            if self.events:
-                self.events("launch-failed", message=f"{gen.size} ranks were not up after {limit_s:.0f} s")
+            self.notes.say(self.events, "launch-failed", message=f"{gen.size} ranks were not up after {limit_s:.0f} s")
             self.stop_ranks(ask_s=0.0)
             self.finish_job()
             self.say("down", tail=tail(self.pool / "logs" / "launcher.log"))
             return
         code = gen.process.poll()
+        if code is None and (self.pool / f"aborted-{gen.number}").exists():
+            gen.aborted_s = gen.aborted_s or now
+            if now - gen.aborted_s > ABORT_S:
+                self.stop_ranks(ask_s=0.0)
+                code = 1
         if code is not None:
             self.generation = None
             self.ranks_ended(gen, code)
@@ -150,9 +188,15 @@ class Supervisor:
     def ranks_ended(self, gen: Generation, code: int) -> None:
         """Record that mpiexec is gone, and how, in the run that was going on."""
         last = tail(self.pool / "logs" / "launcher.log")
+        if self.job and self.placed and self.placed.job and allocation.lost_a_host(last):
+            self.notes.say(self.events, "host-lost", message="a host of the job went away", exit_code=code, tail=last)
+            self.put_back("a host went away", ask=False)
+            raise SystemExit(0)
         if self.job:
-            if self.events:
-                self.events("ranks-ended", exit_code=code, message=_why(code, gen.size, last), tail=last)
+            why = why_ended(code, gen.size, last, starts_refused() - gen.refused)
+            if code >= 0 and gen.ready:  # below zero somebody killed the launcher itself
+                why = restarts.after_loss(self.pool, self.job, why)
+            self.notes.say(self.events, "ranks-ended", message=why, exit_code=code, tail=last)
             self.finish_job()
         self.say("down", exit_code=code, tail=last)
 
@@ -162,7 +206,8 @@ class Supervisor:
         if gen is None:
             return
         ended = tree(gen.process.pid)
-        write_json(self.pool / "assign" / f"{gen.number}-end.json", {"end": True})
+        with contextlib.suppress(LabError):  # a disk that takes no asking: TERM follows
+            write_json(self.pool / "assign" / f"{gen.number}-end.json", {"end": True})
         if not gone(gen.process, ask_s):
             kill_group(gen.process, signal.SIGTERM)  # mpiexec then ends its ranks
             if not gone(gen.process, TERM_S):
@@ -184,8 +229,11 @@ class Supervisor:
         run = RunDir(Path(job["run"]))
         try:
             self.events = EventWriter(run, job["incarnation"], "launch")
-            limited = self.begin_clock(job)
-            self.events("launching", **me(), size=job["size"], pool=str(self.pool), detached=job["detached"], **limited)
+            limited = self.clock.begin(job)
+            place = {"job": self.placed.job} if self.placed and self.placed.job else {}
+            self.events(
+                "launching", **me(), size=job["size"], pool=str(self.pool), detached=job["detached"], **limited, **place
+            )
         except LabError as error:
             # Deleted meanwhile: nothing to do and nothing to lose. Or the disk is full: the reserve is for saying so.
             run.reserve.unlink(missing_ok=True)
@@ -201,7 +249,7 @@ class Supervisor:
             try:
                 self.launch(job["size"])
             except LabError as error:
-                self.events("launch-failed", message=str(error))
+                self.notes.say(self.events, "launch-failed", message=str(error))
                 self.finish_job()
                 return
         assert self.generation is not None
@@ -211,41 +259,26 @@ class Supervisor:
         self.companions = Companions(run, job["incarnation"], self.events)
         self.companions.start(declared(run, job, self.events))
 
-    def begin_clock(self, job: dict[str, Any]) -> dict[str, float]:
-        """Take the administrator's time limit, and return what is recorded of it; a relaunch of the same run keeps its clock.
-
-        Raises:
-            AdmissionError: The limits cannot be read.
-        """
-        self.told_to_end = False
-        if "spec" in job or self.until_s == math.inf:  # a relaunch that the run itself asked for carries no Spec
-            self.limit_s = user_limits().run_s or math.inf
-            self.until_s = time.monotonic() + self.limit_s
-        return {} if self.until_s == math.inf else {"until_s": self.until_s}
-
     def watch_time(self, now: float) -> None:
         """At the administrator's limit let the run checkpoint and stop; one that does not is ended with its ranks."""
-        if self.job is None or now < self.until_s:
-            return
-        why = f"ended at the administrator's limit of {minutes(self.limit_s)}"
-        if not self.told_to_end:
-            self.told_to_end = True
-            self.ask_to_stop(why)
-        elif now > self.until_s + LIMIT_GRACE_S:
-            if self.events:
-                with contextlib.suppress(LabError):
-                    self.events(
-                        "owner-gone-end", message=f"{why}; it wrote no last checkpoint in {LIMIT_GRACE_S:.0f} s"
-                    )
+        due = self.clock.due(now) if self.job else ""
+        if due == "ask":
+            self.ask_to_stop(self.clock.why)
+        elif due == "end":
+            late = f"{self.clock.why}; it wrote no last checkpoint in {LIMIT_GRACE_S:.0f} s"
+            self.notes.say(self.events, "owner-gone-end", message=late)
             self.stop_ranks(ask_s=0.0)
             self.finish_job()
             self.say("down")
 
     def ask_to_stop(self, why: str, *, orphaned: bool = False) -> None:
-        """Ask the run as everybody does, by its inbox."""
+        """Ask the run to end."""
+        self.request({"why": why, "orphaned": orphaned})
+
+    def request(self, arguments: dict[str, Any]) -> None:
+        """Ask the run to stop as everybody does, by its inbox."""
         assert self.job is not None
         stamp = f"{time.time_ns():020d}-end"
-        arguments = {"why": why, "orphaned": orphaned}
         with contextlib.suppress(LabError):
             write_json(
                 RunDir(Path(self.job["run"])).inbox / f"{stamp}.json",
@@ -261,8 +294,9 @@ class Supervisor:
         gen = self.generation
         if (self.pool / f"degraded-{self.numbers}").exists():
             return True
-        pids = [_read(p).get("pid") for p in (self.pool / "ready").glob(f"{gen.number}-*")] if gen and gen.ready else []
-        return not all(psutil.pid_exists(int(pid)) for pid in pids if pid is not None)
+        ranks = [_read(p) for p in (self.pool / "ready").glob(f"{gen.number}-*")] if gen and gen.ready else []
+        # A rank on another host is looked after by the daemon there.
+        return not all(psutil.pid_exists(int(r["pid"])) for r in ranks if r and r.get("host", here()) == here())
 
     def finish_job(self) -> None:
         """The run in the pool has ended, one way or another, and its companions end with it."""
@@ -273,11 +307,40 @@ class Supervisor:
         self.job = self.events = self.assigned = self.companions = None
         self.say(self.last.get("phase", "ready"))
 
+    # --- a scheduler's allocation -------------------------------------------------------------------------------
+    def put_back(self, why: str, *, ask: bool = True) -> None:
+        """Let the run checkpoint, and have the scheduler's job started again, where it goes on; `ask` False: its ranks are gone."""
+        assert self.placed is not None
+        if job := self.job:
+            run = RunDir(Path(job["run"]))
+            if ask:
+                self.request({"requeue": True, "why": why})
+            end = time.monotonic() + (slurm.WARN_S / 2 if ask else 0.0)
+            while time.monotonic() < end and not run.outcome(job["incarnation"]).exists():
+                time.sleep(TICK_S)
+            allocation.again(self.pool, self.placed, job, why=f"{self.placed.named()}: {why}")
+        self.stop_ranks(ask_s=1.0)
+        if self.companions:
+            self.companions.stop()
+        self.say("requeued")
+        slurm.requeue(self.placed.job)
+        time.sleep(slurm.WARN_S)  # Slurm ends this process
+
+    def taken(self) -> None:
+        """SIGTERM: the owner's, or the scheduler's, who may start the job again."""
+        if self.placed is None or not self.placed.job:
+            self.end("closed by its owner")
+            return
+        job = self.job
+        left = {"left": job["run"], "job_size": job["size"], "detached": job["detached"]} if job else {}
+        why = f"{self.placed.named()} was cancelled, preempted or out of time, or lost a host"
+        self.end(why, orphaned=True, phase="taken", **left)
+
     # --- owner --------------------------------------------------------------------------------------------------
     def watch_owner(self, now: float) -> None:
         """Count the grace from the moment the owner is gone; a detached run outlives its owner for good."""
         owner = _read(self.pool / "owner.json")
-        if lives(owner):
+        if lives(owner, self.pool / "owner.beat"):
             self.orphan_since = None
             return
         if self.orphan_since is None:
@@ -292,35 +355,34 @@ class Supervisor:
             self.end(f"its owner (process {owner.get('pid')}) ended{late}", orphaned=True)
             raise SystemExit(0)
 
-    def end(self, why: str, *, orphaned: bool = False) -> None:
+    def end(self, why: str, *, orphaned: bool = False, phase: str = "closed", **more: Any) -> None:
         """Let the run checkpoint and stop, then end every rank; a run that lost its owner is interrupted, not stopped."""
+        # Ranks that are not up yet hear nothing and have nothing to save.
+        up = self.generation is not None and self.generation.ready
         if self.job and self.generation and self.generation.process.poll() is None:
             run = RunDir(Path(self.job["run"]))
             self.ask_to_stop(why, orphaned=orphaned)
-            end = time.monotonic() + ASK_S
+            end = time.monotonic() + (ASK_S if up else 0.0)
             while time.monotonic() < end and not run.outcome(self.job["incarnation"]).exists():
                 if self.generation.process.poll() is not None:
                     break
                 time.sleep(TICK_S)
-            if self.events and not run.outcome(self.job["incarnation"]).exists():
-                with contextlib.suppress(LabError):
-                    self.events("owner-gone-end", message=why)
-        self.stop_ranks(ask_s=1.0)
+            if not run.outcome(self.job["incarnation"]).exists():
+                self.notes.say(self.events, "owner-gone-end", message=why)
+        self.stop_ranks(ask_s=1.0 if up else 0.0)
         if self.companions:
             self.companions.stop()
-        self.say("closed", message=why)
+        self.say(phase, message=why, **more)
 
     def say(self, phase: str, **more: Any) -> None:
         """Publish the state for owners."""
         gen = self.generation
-        kept: dict[str, Any] = {
-            k: self.last[k]
-            for k in ("launch_s", "exit_code", "tail")
-            if k in self.last and phase == self.last.get("phase")
-        }
+        names = ("launch_s", "exit_code", "tail") if phase == self.last.get("phase") else ()
+        kept: dict[str, Any] = {name: self.last[name] for name in names if name in self.last}
         self.last = {
             "phase": phase, "generation": self.numbers, "size": gen.size if gen else 0, "command": gen.command if gen else [],
-            "run": self.job["run"] if self.job else None, "mpiexec_pid": gen.process.pid if gen else None, **kept, **more,
+            "run": self.job["run"] if self.job else None, "job_size": self.job["size"] if self.job else None,
+            "detached": bool(self.job and self.job["detached"]), "mpiexec_pid": gen.process.pid if gen else None, **kept, **more,
         }  # fmt: skip
         with contextlib.suppress(LabError):
             write_json(self.pool / "state.json", self.last)
@@ -332,13 +394,6 @@ def _read(path: Path) -> dict[str, Any]:
     except (FileNotFoundError, ValueError):
         return {}
     return data
-
-
-def _why(code: int, size: int, tail: str) -> str:
-    """Say what an exit code of mpiexec means."""
-    if code in {137, -9, 9} or "signal 9" in tail:
-        return f"a rank of {size} was killed (signal 9: by somebody, or by the system for lack of memory)"
-    return f"mpiexec ended with exit code {code} before the run did"
 
 
 if __name__ == "__main__":

@@ -228,6 +228,43 @@ def goodput(
     )
 
 
+def goodput_in_place(
+    interval_s: Number,
+    checkpoint_cost_s: Number,
+    mtbf_s: Number,
+    takeover_time_s: Number = 0.0,
+    detection_time_s: Number = 0.0,
+) -> Goodput:
+    """Return where the wall time goes in the long run if survivors hold the state, and go on from where they are.
+
+    Args:
+        interval_s, checkpoint_cost_s, mtbf_s, detection_time_s: As `expected_time_s`. Checkpoints guard against the loss of all.
+        takeover_time_s: From the decision until the survivors work; a failure meanwhile begins it anew.
+
+    Raises:
+        ModelInputError: As `expected_time_s`.
+
+    Valid when: exponential failures, never of all who hold the same state; a failure stops work, but undoes no checkpoint.
+    Off by: too high by the step under way, which is done again; and where the node is missed until it is replaced.
+    Source: as `goodput`, with nothing of a segment to be done again.
+    """
+    need("interval_s", interval_s, above=True)
+    _need_times(checkpoint_cost_s, mtbf_s, takeover_time_s, detection_time_s)
+    rate = 1 / mtbf_s
+    struck = rate * (1 + _tries(takeover_time_s, mtbf_s))  # failures per second of work or checkpoint
+    busy, noticed = rate * _busy_s(takeover_time_s, mtbf_s), struck * detection_time_s
+    total = 1 + busy + noticed
+    working = interval_s / (interval_s + checkpoint_cost_s) / total
+    return Goodput(
+        training_goodput_frac=working,
+        checkpoint_frac=1 / total - working,
+        lost_frac=0 * working,
+        restart_frac=busy / total,
+        detection_frac=noticed / total,
+        failures_per_s=struck / total,
+    )
+
+
 def nodes_in_repair(num_nodes: Number, node_mtbf_s: Number, repair_time_s: Number) -> Any:
     """Return how many nodes are in repair on the average, while `num_nodes` work.
 

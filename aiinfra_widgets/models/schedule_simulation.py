@@ -13,7 +13,8 @@ import numpy as np
 
 from ..errors import ModelInputError
 from ._check import need, need_ranks
-from .schedules import BACKWARD, BUBBLE, COMMUNICATION, DATA, FORWARD, UPDATE, Operation, order, virtual_stage
+from .kinds import BACKWARD, BUBBLE, COMMUNICATION, DATA, FORWARD, UPDATE
+from .schedules import Operation, order, virtual_stage
 
 #: In place of a micro-batch and a chunk, where a stretch belongs to none.
 NONE = -1
@@ -22,7 +23,7 @@ Seconds = float | Sequence[float] | Sequence[Sequence[float]] | np.ndarray[Any, 
 
 
 class Interval(NamedTuple):
-    """What a stage does from `start_s` to `end_s`, in seconds since the step began; `kind` is a code of `schedules.KINDS`.
+    """What a stage does from `start_s` to `end_s`, in seconds since the step began; `kind` is a code of `kinds.KINDS`.
 
     Waiting and communication carry the micro-batch that was waited for; what belongs to no micro-batch has -1.
     """

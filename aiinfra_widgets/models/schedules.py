@@ -14,19 +14,9 @@ import numpy as np
 
 from ..errors import ModelInputError, UnknownNameError, near
 from ._check import Number, need
+from .kinds import BACKWARD, FORWARD
 
 SCHEDULES = ("gpipe", "1f1b", "interleaved")
-#: What a rank does in a stretch of a step: the code that a record holds is the index here. Name, and part of a step (its colour).
-KINDS = (
-    ("Forward", "compute"),
-    ("Backward", "compute"),
-    ("Communication", "communication"),
-    ("Bubble", "bubble"),
-    ("Update", "compute"),
-    ("Data", "data"),
-    ("Waiting", "wait"),  # for the slowest rank; a bubble is of the schedule's making
-)
-FORWARD, BACKWARD, COMMUNICATION, BUBBLE, UPDATE, DATA, WAITING = range(len(KINDS))
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..ranks.link import InjectedLink
 from ..workloads.nets import Workload
 from .layout import Layout, Whole
+from .mirror import Mirror
 from .optimizer import Optimizer
 from .plan import Plan
 
@@ -145,6 +146,12 @@ class Engine(ABC):
     @abstractmethod
     def state_bytes(self) -> dict[str, int]:
         """Count the tensor storage between two steps by kind: parameters, gradients, optimizer."""
+
+    def begin_mirror(self, mirror: Mirror, step: int) -> None:  # noqa: B027 - replicas need none
+        """Keep copies of the state in `mirror` from now on, as the plan asks; a collective. `step`: steps done."""
+
+    def abandon(self) -> None:  # noqa: B027 - most have no groups of their own
+        """Somebody died: call back whoever waits in this engine's groups. It is of no use afterwards."""
 
     def sync_device(self) -> None:
         """Wait until a GPU has done what was asked of it, so that a clock tells the truth."""

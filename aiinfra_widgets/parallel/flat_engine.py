@@ -15,8 +15,8 @@ import torch
 from mpi4py import MPI
 from torch import Tensor
 
+from ..models.kinds import BACKWARD, COMMUNICATION, DATA, FORWARD, UPDATE, WAITING
 from ..models.rank_grid import share
-from ..models.schedules import BACKWARD, COMMUNICATION, DATA, FORWARD, UPDATE, WAITING
 from ..ranks import nccl
 from ..ranks.buffers import FlatBuffers
 from ..ranks.collectives import allreduce

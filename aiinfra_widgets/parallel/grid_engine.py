@@ -15,8 +15,9 @@ from mpi4py import MPI
 from torch import Tensor
 
 from ..errors import LabError
+from ..models.kinds import DATA, UPDATE
 from ..models.rank_grid import Axis, share
-from ..models.schedules import DATA, UPDATE, order
+from ..models.schedules import order
 from ..ranks import nccl
 from ..workloads.parts import Part, stages
 from .engine import EVALUATION_BATCH, Ask, Done, Engine, Job, Judged, floats
@@ -25,6 +26,7 @@ from .groups import Group, split
 from .hooks import Hooks
 from .layout import Whole
 from .ledger import Ledger
+from .mirror import Mirror, Ring
 from .nccl_group import NcclWorld
 from .pipeline import Pipeline, Shape
 from .plan import Plan
@@ -61,6 +63,7 @@ class GridEngine(Engine):
         self.pipeline = Pipeline(
             self.chunks, self.pp, self.ledger, self.hooks.forward, self._loss, hidden, self._autocast()
         )
+        self.ring: Ring | None = None
         self._targets: list[Tensor] = []
         self._batch_size = 1
 
@@ -79,6 +82,8 @@ class GridEngine(Engine):
         with ledger.operation(UPDATE):
             self.store.update(ask.learning_rate, ask.step)
             self.sync_device()
+            if self.ring and ask.step % self.plan.mirror_every == 0:
+                self.ring.keep(ask.step)
         found = self.report.exchange(ledger, t0, loss if self.place["tp"] == 0 else 0.0, ask.ballot)
         t2 = clock()
         kept = [(k, m, a - found.began_s, b - found.began_s) for k, m, a, b in ledger.operations]
@@ -140,7 +145,17 @@ class GridEngine(Engine):
 
     def state_bytes(self) -> dict[str, int]:
         """See `Engine`."""
-        return self.store.state_bytes()
+        return {**self.store.state_bytes(), "mirror": self.ring.held_bytes if self.ring else 0}
+
+    def begin_mirror(self, mirror: Mirror, step: int) -> None:
+        """See `Engine`."""
+        job, store, data = self.job, self.store, self.plan.grid.group(self.comm.rank, "dp", "cp")
+        copies = store.replicated and len(data) > 1  # a neighbour's copy would be one more
+        kinds = ("parameters", *job.optimizer.state_names)
+        self.ring = Ring(
+            mirror, store.pieces(job.layout), job.layout, kinds, self.comm, self.ledger, job.link,
+            owner=data[0] if copies else self.comm.rank, sends=not copies, step=step,
+        )  # fmt: skip
 
     def evaluate(self, x: Tensor, y: Tensor) -> Judged:
         """See `Engine`."""
@@ -160,6 +175,12 @@ class GridEngine(Engine):
             if counted:
                 found.add(self.job.work.facts.task, outputs, y_here, loss, (rows.stop - rows.start) / grid.cp_size)
         return found
+
+    def abandon(self) -> None:
+        """See `Engine`."""
+        self.hooks.close()
+        for group in (self.tp, self.cp, self.data, self.pp):
+            group.abandon()
 
     def close(self) -> None:
         """See `Engine`."""

@@ -65,6 +65,9 @@ class Group(ABC):
     def close(self) -> None:
         """Give the group back; called by every rank of it."""
 
+    def abandon(self) -> None:  # noqa: B027 - NCCL's ranks cannot be called back
+        """Somebody died: whoever waits here for a rank that has left gets an error instead. Any rank may call it."""
+
 
 class MpiGroup(Group):
     """Ranks of an MPI communicator. Tensors on a GPU are staged through host memory.
@@ -149,6 +152,11 @@ class MpiGroup(Group):
         """See `Group`."""
         self.settle()
         self.comm.Free()
+
+    def abandon(self) -> None:
+        """See `Group`."""
+        if not self.comm.Is_revoked():
+            self.comm.Revoke()
 
 
 def _host(tensor: Tensor, *, summed: bool = False) -> np.ndarray[Any, np.dtype[Any]]:

@@ -19,6 +19,26 @@ Whole = dict[str, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
+class Piece:
+    """Some numbers of the state as one rank holds them.
+
+    Attributes:
+        kind: Which vector of the whole state: "parameters", or a tensor of the optimiser.
+        numbers: Flat; the store's own memory, which tells what is there now.
+        places: Of each in that vector (int64); -1 where another tp rank stands for it.
+    """
+
+    kind: str
+    numbers: Tensor
+    places: Tensor
+
+    def put(self, whole: Whole) -> None:
+        """Write the numbers where they belong."""
+        here = self.places >= 0
+        whole[self.kind][self.places[here]] = self.numbers.cpu()[here]
+
+
+@dataclass(frozen=True, slots=True)
 class Layout:
     """Slices of the flat vectors by the name of the parameter in the whole net.
 

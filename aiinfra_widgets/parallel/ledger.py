@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-AXES = ("tp", "cp", "data", "pp", "world")
+AXES = ("tp", "cp", "data", "pp", "mirror")
 
 
 @dataclass(slots=True)

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..models.schedules import BACKWARD, FORWARD, Operation, virtual_stage
+from ..models.kinds import BACKWARD, FORWARD
+from ..models.schedules import Operation, virtual_stage
 from .groups import Group
 from .ledger import Ledger
 from .units import Unit

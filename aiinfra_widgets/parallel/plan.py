@@ -12,6 +12,7 @@ PRECISIONS = ("float32", "bf16", "float64")
 COMPRESSIONS = ("none", "fp16", "bf16", "top-k", "powersgd")
 ENGINES = ("lab", "torch-ddp", "torch-fsdp2", "torch-tensor", "torch-pipelining")
 TRANSPORTS = ("auto", "mpi", "nccl")
+REDUNDANCIES = ("checkpoint", "neighbour")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,8 @@ class Plan:
         engine: Who carries it out: the lab, or one of torch's own as a reference.
         transport: Between GPUs: NCCL, or MPI through host memory.
         compile: torch.compile on every part.
+        redundancy: What a dead rank's share of the state is restored from: the last checkpoint, or a neighbour's memory.
+        mirror_every: Steps between two copies into it.
     """
 
     grid: RankGrid = field(default_factory=RankGrid)
@@ -54,6 +57,13 @@ class Plan:
     engine: str = "lab"
     transport: str = "auto"
     compile: bool = False
+    redundancy: str = "checkpoint"
+    mirror_every: int = 10
+
+    @property
+    def mirrors(self) -> bool:
+        """Whether ranks keep copies of the state; plain replicas are copies of each other anyway."""
+        return self.redundancy == "neighbour" and not self.is_plain
 
     @property
     def is_plain(self) -> bool:
@@ -107,4 +117,16 @@ class Plan:
             found.append(
                 "overlap: hides the plain sum of gradients; use zero_stage 0, no compression and average_every 1"
             )
+        if self.redundancy == "neighbour":
+            found += self._mirror_problems()
+        return found
+
+    def _mirror_problems(self) -> list[str]:
+        found, way = [], "use redundancy checkpoint"
+        if self.grid.world_size == 1:
+            found.append(f"redundancy: 1 node has no neighbour to keep a copy; {way}, or 2 nodes or more")
+        if self.engine != "lab":
+            found.append(f"redundancy: {self.engine} is torch's own and keeps no copies; {way}, or engine lab")
+        if self.average_every > 1:
+            found.append(f"redundancy: replicas that drift hold a state of their own each; {way}, or average_every 1")
         return found

@@ -54,6 +54,7 @@ class Report:
         self.comm, self.grid, self._length = comm, grid, FIRST_LENGTH
         me = comm.rank
         self._members = {"tp": grid.group(me, "tp"), "cp": grid.group(me, "cp"), "data": grid.group(me, "dp", "cp")}
+        self._members["mirror"] = tuple({(me - 1) % comm.size, me, (me + 1) % comm.size})  # to and from a neighbour
         self._stages = grid.group(me, "pp")
 
     def exchange(self, ledger: Ledger, begun_s: float, loss: float, ballot: int) -> Split:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..models.rank_grid import share
 from .groups import Group
-from .layout import Layout, Whole
+from .layout import Layout, Piece, Whole
 from .optimizer import Optimizer
 from .units import Unit
 
@@ -110,8 +110,15 @@ class Store(ABC):
         """Before `put`: agree on the one state that stands for all replicas; a collective."""
 
     @abstractmethod
+    def pieces(self, layout: Layout) -> list[Piece]:
+        """Return the numbers that this rank stands for: no other one of `data` does, but for replicas, which all say the same."""
+
     def put(self, layout: Layout, whole: Whole) -> None:
-        """Write what this rank holds into the whole state, zeros elsewhere; each number is written by exactly one rank of `data`."""
+        """Write what this rank stands for into the whole state; of replicas the first one writes, so each number is written once."""
+        if self.replicated and self.data.rank:
+            return
+        for piece in self.pieces(layout):
+            piece.put(whole)
 
     @abstractmethod
     def held(self) -> dict[str, list[Tensor]]:
@@ -206,19 +213,11 @@ class FlatStore(Store):
                 unit.take(layout, whole[name], buffer[span])
             tensor.copy_(buffer[self.mine])
 
-    def put(self, layout: Layout, whole: Whole) -> None:
-        """See `Store`."""
-        if self.data.rank == 0:
-            parameters = self.parameters.cpu()
-            for unit, span in zip(self.units, self.spans, strict=True):
-                unit.put(layout, parameters[span], whole["parameters"])
-        if self.replicated and self.data.rank:
-            return
-        for name, tensor in self.state.items():
-            buffer = torch.zeros(self.size, dtype=self.dtype)
-            buffer[self.mine] = tensor.cpu()
-            for unit, span in zip(self.units, self.spans, strict=True):
-                unit.put(layout, buffer[span], whole[name])
+    def pieces(self, layout: Layout) -> list[Piece]:
+        """See `Store`: of the parameters, too, those that this rank updates."""
+        places = torch.cat([unit.places(layout) for unit in reversed(self.units)])[self.mine]
+        held = {"parameters": self.parameters[self.mine], **self.state}
+        return [Piece(name, tensor, places) for name, tensor in held.items()]
 
     def held(self) -> dict[str, list[Tensor]]:
         """See `Store`."""

@@ -83,14 +83,17 @@ class Unit:
                 there = p.cut.take(there, self.axes.tp_size, self.axes.tp_rank)
             flat[p.span].view(p.parameter.shape).copy_(there)
 
-    def put(self, layout: Layout, flat: Tensor, whole: Tensor) -> None:
-        """Write this tp rank's share into the whole vector; what is whole on every tp rank is written by the first one."""
+    def places(self, layout: Layout) -> Tensor:
+        """Return where each number of the flat buffer stands in the whole vector (size int64).
+
+        -1 for what is whole on every tp rank, but for the first of them, which stands for all.
+        """
+        found = torch.empty(self.size, dtype=torch.int64)
+        self.take(layout, torch.arange(layout.size), found)
         for p in self.placed:
-            there, mine = layout.view(whole, p.name), flat[p.span].view(p.parameter.shape)
-            if p.cut is not None:
-                p.cut.put(there, mine, self.axes.tp_size, self.axes.tp_rank)
-            elif self.axes.tp_rank == 0:
-                there.copy_(mine)
+            if p.cut is None and self.axes.tp_rank:
+                found[p.span] = -1
+        return found
 
 
 def build(parts: Sequence[Part], axes: Axes, whole: nn.Module, device: torch.device, dtype: torch.dtype) -> list[Unit]:

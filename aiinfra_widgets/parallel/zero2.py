@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..models.rank_grid import share
 from .groups import Group
-from .layout import Layout, Whole
+from .layout import Layout, Piece, Whole
 from .optimizer import Optimizer
 from .store import Store, counts
 from .units import Unit
@@ -139,13 +139,14 @@ class Zero2(Store):
     def _take_parameters(self, shard: Shard, buffer: Tensor) -> None:
         shard.flat.copy_(buffer)
 
-    def put(self, layout: Layout, whole: Whole) -> None:
-        """See `Store`: of the parameters, too, each rank writes its slice."""
+    def pieces(self, layout: Layout) -> list[Piece]:
+        """See `Store`: each rank's slice of every unit."""
+        found = []
         for unit, shard in self.shards.items():
-            for name, tensor in {"parameters": shard.parameters, **shard.state}.items():
-                buffer = torch.zeros(unit.size, dtype=self.dtype)
-                buffer[shard.mine] = tensor.cpu()
-                unit.put(layout, buffer, whole[name])
+            places = unit.places(layout)[shard.mine]
+            held = {"parameters": shard.parameters, **shard.state}
+            found += [Piece(name, tensor, places) for name, tensor in held.items()]
+        return found
 
     def held(self) -> dict[str, list[Tensor]]:
         """See `Store`."""

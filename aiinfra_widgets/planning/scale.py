@@ -44,10 +44,6 @@ QUANTITIES = (
     Quantity("bubble_frac", "Bubble", "frac", "Share of a step in which a pipeline stage has nothing to do.", "lower"),
     Quantity("mfu", "Model FLOP utilisation", "frac", "Arithmetic that the model needs, as a share of the peak.", "higher"),
     Quantity("failures_per_day", "Failures per day", "1", "Failures of hardware that stop the job, in a day.", "lower"),
-    Quantity(
-        "training_goodput_frac", "Goodput", "frac",
-        "Share of the time that is useful steps: no checkpoints, no restarts, no work done again.", "higher",
-    ),
     Quantity("train_time_s", "Time to train", "s", "From the first token to the last, failures included.", "lower"),
     Quantity("facility_energy_j", "Energy", "J", "Of the whole job, cooling included.", "lower"),
     Quantity("embodied_gco2e", "Carbon of manufacture", "gCO2e", "The job's share of making the machines.", "lower"),

@@ -18,7 +18,9 @@ import psutil
 from mpi4py import MPI
 
 from ..errors import LabError
+from ..runs.alive import here
 from ..runs.home import cache_folder
+from .failures import is_loss
 from .link import sharpen_sleep
 from .node import receive_json, send_json, wait_for
 from .runtime import Runtime
@@ -44,7 +46,9 @@ def main(pool: Path, generation: int, size: int) -> None:
     torch.set_num_threads(1)
     gc.freeze()  # what is imported stays: collecting what a run left then takes no time between two runs
     world.Barrier()
-    (pool / "ready" / f"{generation}-{world.rank}").write_text(json.dumps({"pid": os.getpid(), "at_s": time.time()}))
+    (pool / "ready" / f"{generation}-{world.rank}").write_text(
+        json.dumps({"pid": os.getpid(), "host": here(), "at_s": time.time()})
+    )
     while (job := _next_job(world, pool, generation)) is not None:
         _redirect(_run_log(job, world.rank))
         _one_run(world, job, pool, generation)
@@ -73,6 +77,8 @@ def _one_run(world: MPI.Intracomm, job: dict[str, Any], pool: Path, generation: 
         with contextlib.suppress(OSError):  # the log lies on the same disk
             traceback.print_exc()
             sys.stderr.flush()
+        with contextlib.suppress(OSError):  # once a rank has died, Abort leaves some alive: the supervisor ends them
+            (pool / f"aborted-{generation}").touch()
         world.Abort(1)
 
 
@@ -91,9 +97,15 @@ def _failed_early(job: dict[str, Any], rank: int, error: BaseException) -> None:
 def _next_job(world: MPI.Intracomm, pool: Path, generation: int) -> dict[str, Any] | None:
     """Wait, asleep, for the next run; None when told to end."""
     if world.rank:
-        while (status := wait_for(world, ASSIGN, 0)) is None:
-            pass
-        job = receive_json(world, status, ASSIGN)
+        try:
+            while (status := wait_for(world, ASSIGN, 0)) is None:
+                pass
+            job = receive_json(world, status, ASSIGN)
+        except MPI.Exception as error:
+            if not is_loss(error, world):
+                raise
+            while True:  # no run comes any more; the supervisor ends this rank, and not before the last one has said how the run ended
+                time.sleep(1.0)
     else:
         job = _assigned(pool, generation)
         for rank in range(1, world.size):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ..errors import ControlError, LabError, near
 from ..experiment import Experiment, Spec
-from ..machine.limits import admit
+from ..machine.limits import admit, admit_relaunch
 from ..machine.profile import Machine
 from ..runs.control import Request, arguments_of, read
 from ..runs.layout import RunDir
@@ -19,6 +19,8 @@ from ..runs.writer import EventWriter
 
 #: The inbox is looked at no more often than this: listing it takes some 50 us.
 LOOK_S = 0.04
+#: Cause of a segment in which spare nodes have taken the place of dead ones.
+SPARE = "spare"
 
 
 @dataclass
@@ -35,6 +37,11 @@ class Plan:
     end: str = ""
     message: str = ""
     relaunch: int = 0
+    cause: str = ""
+    regroup: list[int] = field(default_factory=list)
+    faults: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    calm: list[str] = field(default_factory=list)
+    going: list[tuple[str, dict[str, Any], float]] = field(default_factory=list)
 
 
 class Accepts(Protocol):
@@ -47,6 +54,16 @@ class Accepts(Protocol):
         """See `node.Program`."""
 
 
+class Breaks(Protocol):
+    """Faults: what can be done, and what is over; see `chaos.Chaos`."""
+
+    def accept(self, spec: Spec, given: Mapping[str, Any], members: Sequence[int]) -> dict[str, Any]:
+        """Return the arguments of a fault, or raise a ControlError."""
+
+    def over(self, now: float) -> list[str]:
+        """Return the requests whose time is up."""
+
+
 class Controller:
     """Lives on the first active node; a new one takes over from the files when that node dies."""
 
@@ -57,13 +74,19 @@ class Controller:
         machine: Machine,
         event: EventWriter,
         program: Accepts | None = None,
+        chaos: Breaks | None = None,
+        writing: Callable[[], bool] = lambda: False,
     ) -> None:
         self.run, self.exp, self.machine, self.event, self.program = run, exp, machine, event, program
+        self.chaos, self._born_s = chaos, time.monotonic()
+        self._writing = writing  # whether the checkpoint before is still on its way to the disk
         self.paused = False
+        #: Nodes that there were before some died: as many are asked for once, of the spare ones. 0: nothing is missing.
+        self.missing = 0
         self._waiting: dict[str, Request] = {}
         self._decided: list[str] = []
         self._looked_s = self._quiet_until_s = 0.0
-        self._checkpointed_s = time.monotonic()
+        self._checkpointed_s, self._checkpointed_tick = time.monotonic(), -1
 
     def decide(self, tick: int, spec: Spec, members: list[int], alive: Callable[[], list[int]]) -> Plan | None:
         """Return a plan, or None where there is nothing to do at this boundary.
@@ -78,16 +101,20 @@ class Controller:
         if now < self._quiet_until_s:  # most boundaries end here, in cold code: keep it short
             return None
         every = float(getattr(spec, "checkpoint_every_s", 0.0))
-        due = every > 0 and now - self._checkpointed_s >= every
+        # Never twice of one tick: where writing takes longer than `every`, nothing else would ever be done.
+        due = every > 0 and now - self._checkpointed_s >= every and tick != self._checkpointed_tick
+        late = due and self._writing()
+        due = due and not late  # a slow disk makes checkpoints rare, and holds up no tick
         if now - self._looked_s >= LOOK_S:
             self._look(now, tick)
-        ready = [n for n, r in self._waiting.items() if r.at_tick is None or r.at_tick <= tick]
-        if not ready and not due:
+        ready = [n for n, r in self._waiting.items() if r.ready(tick, now - self._born_s)]
+        over = self.chaos.over(now) if self.chaos else []
+        if not ready and not due and not over and not self.missing:
             if not self._waiting:
                 look_s = self._looked_s + LOOK_S
-                self._quiet_until_s = min(look_s, self._checkpointed_s + every) if every > 0 else look_s
+                self._quiet_until_s = min(look_s, self._checkpointed_s + every) if every > 0 and not late else look_s
             return None
-        plan = Plan(spec.model_dump(), members, now, paused=self.paused, checkpoint=due)
+        plan = Plan(spec.model_dump(), members, now, paused=self.paused, checkpoint=due, calm=over)
         for name in ready:
             request = self._waiting[name]
             try:
@@ -95,12 +122,26 @@ class Controller:
                 self._decided.append(name)
             except LabError as error:
                 self._refuse(name, request.id, tick, str(error))
-        if not self._decided and not due:
+        spec = self._restore(plan, spec, alive)
+        if not self._decided and not due and not over and not plan.cause:
             return None
         plan.spec = spec.model_dump()
         if plan.checkpoint:
-            self._checkpointed_s = now
+            self._checkpointed_s, self._checkpointed_tick = now, tick
         return plan
+
+    def _restore(self, plan: Plan, spec: Spec, alive: Callable[[], list[int]]) -> Spec:
+        """Let spare nodes take the place of dead ones, once, unless somebody asked for another node count."""
+        missing, self.missing = self.missing, 0
+        asked = any("nodes" in self._waiting[name].changes for name in self._decided)
+        if not missing or asked or plan.relaunch or plan.end:
+            return spec
+        there = alive()
+        nodes = min(missing, len(there) - spec.coordinators)
+        if nodes <= spec.nodes:
+            return spec
+        plan.members, plan.cause = there[: nodes + spec.coordinators], SPARE
+        return spec.changed({"nodes": nodes})
 
     def settled(self, paused: bool) -> None:
         """The plan was carried out: what it answers leaves the inbox."""
@@ -118,7 +159,7 @@ class Controller:
         """The run ends: refuse what is left in the inbox; `scheduled` also what waits for a later tick."""
         self._look(time.monotonic(), tick)
         for name, request in list(self._waiting.items()):
-            if scheduled or request.at_tick is None:
+            if scheduled or not request.scheduled:
                 self._refuse(name, request.id, tick, "the run ended before it could be done")
 
     def _look(self, now: float, tick: int) -> None:
@@ -150,6 +191,7 @@ class Controller:
         then = spec.changed(request.changes) if request.changes else spec
         if then.ranks > len(alive):
             admit(then.ranks, self.machine)
+            admit_relaunch(then.ranks)
         if request.changes:
             self.exp.admit(then, self.machine)
         if self.program:
@@ -158,6 +200,9 @@ class Controller:
         arguments = arguments_of(self.exp.all_verbs()[request.verb], request.arguments) if own else request.arguments
         if own and self.program:
             self.program.accept_verb(then, request.verb, arguments)
+        fault = (
+            self.chaos.accept(then, request.arguments, plan.members) if request.verb == "fault" and self.chaos else {}
+        )
         if then.ranks > len(alive):
             plan.relaunch = then.nodes
         elif then.ranks != len(plan.members):
@@ -173,9 +218,13 @@ class Controller:
                 plan.paused = False
             case "checkpoint":
                 plan.checkpoint = True
+            case "stop" if request.arguments.get("requeue") is True:
+                plan.relaunch = then.nodes  # a scheduler ends this start of the job; the next one goes on
             case "stop":
                 plan.end = "interrupted" if request.arguments.get("orphaned") is True else "stopped"
                 plan.message = str(request.arguments.get("why", "")) or f"stopped by {request.by}"
+            case "fault":
+                plan.faults.append((request.id, fault))
             case verb:
                 plan.verbs.append((verb, dict(arguments)))
         plan.requests.append(request.id)

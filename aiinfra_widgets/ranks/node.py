@@ -96,13 +96,16 @@ class Program(ABC):
 
     Attributes:
         tick: Ticks done. Moves only when the state is whole, so a collective may fail anywhere before that.
-        replicated: Every active node holds the same state: then survivors of a dead node can go on.
+        replicated: Every active node holds the same state, or its neighbour a copy of it: then survivors of a dead node can go on.
         agrees: Its tick has a collective anyway and sums `node.ballot` in it, which spares a broadcast at each boundary -
             a second point where ranks that share cores would wait for each other.
+        sharded_checkpoints: After `gather` every active node holds the same state to the bit: each writes its slice of a
+            checkpoint. Elsewhere the first node writes everything.
     """
 
     replicated: ClassVar[bool] = True
     agrees: ClassVar[bool] = False
+    sharded_checkpoints: ClassVar[bool] = False
     tick: int = 0
 
     @abstractmethod
@@ -126,6 +129,20 @@ class Program(ABC):
     def leave(self, spec: Spec, *, regrouped: bool) -> None:  # noqa: B027 - as above
         """Active nodes are about to take up `spec`; `regrouped`: with other members. Make `state()` whole while all can be asked."""
 
+    def abandon(self) -> None:  # noqa: B027 - most have no communicator but the node's
+        """A node died: call back whoever still waits in the programme's own communicators, before the survivors meet."""
+
+    def mend(self) -> bool:
+        """Make state and tick whole and alike on all survivors, on their new `node.comm`, from copies in each other's memory.
+
+        Returns:
+            False where each has the whole state in place already, and none is touched.
+
+        Raises:
+            LabError: What died with its only copies; on every survivor.
+        """
+        return False
+
     def accept(self, spec: Spec) -> None:  # noqa: B027 - most programmes take whatever the Spec allows
         """Refuse, by raising a LabError, a change of `spec` that only the programme can see to be impossible."""
 
@@ -134,6 +151,9 @@ class Program(ABC):
 
     def between(self) -> None:  # noqa: B027 - most programmes have nothing to do here
         """Do what is not part of a tick (evaluate, write a summary); its time is not counted."""
+
+    def poison(self, *, here: bool) -> None:  # noqa: B027 - most programmes have no parameters
+        """Turn this node's parameters into NaN where `here`; called on every active node at a boundary, for the fault of that name."""
 
     def close(self) -> None:  # noqa: B027 - as above
         """Write down what is unfinished: the run ends here, by its own end or because it was asked to."""

@@ -19,22 +19,27 @@ from typing import Any
 import numpy as np
 from mpi4py import MPI
 
-from ..errors import StorageError
+from ..errors import StateLostError
 from ..experiment import Experiment, Spec, experiment
 from ..runs.jobs import write_job
 from ..runs.layout import RunDir, write_json
 from ..runs.reader import last_segment
 from ..runs.writer import EventWriter, RecordWriter, SampleWriter
+from ..texts import N_
 from . import checkpoint, failures
+from .chaos import Chaos
+from .checkpoint import Head
 from .controller import Controller, Plan
+from .membership import JOIN, Membership
 from .metering import Meter, ResidentMemory
 from .node import Node, Program, broadcast_json, program_of, receive_json, send_json, wait_for
+from .watch import Pulse
 
-JOIN, WAKE = 61, 62
+WAKE = 62
 PAUSE_S = 0.004
 
 
-class Runtime:
+class Runtime(Membership):
     """Carries one run from its first boundary to its outcome, on this node."""
 
     def __init__(self, world: MPI.Intracomm, job: Mapping[str, Any], pool: Path, generation: int, cache: Path) -> None:
@@ -51,6 +56,9 @@ class Runtime:
         self.spec: Spec = self.exp.spec.make(job.get("spec") or (restored[0]["spec"] if restored else manifest["spec"]))
         self.segment = last_segment(self.run)
         self.members = list(range(self.spec.ranks))
+        self.base = world.Dup()  # may be revoked, which the world must never be
+        self.base.Set_errhandler(MPI.ERRORS_RETURN)
+        self._given_up = []
         self.paused = self.lost = False
         self.word = np.zeros(1, np.int64)
         self.plan: Plan | None = None
@@ -58,13 +66,20 @@ class Runtime:
         self.program: Program = program_of(self.exp.program)(self.spec, self.node)
         if restored:
             self._restore(restored[0]["tick"], restored[1])
-        self.controller = Controller(self.run, self.exp, self.node.machine, self.event, self.program)
-        self.checkpoints = checkpoint.CheckpointWriter(self.run, self.event)
+        self.chaos = Chaos(self.node, self.program, pool)
+        self.checkpoints = checkpoint.CheckpointWriter(
+            self.run, self.event, world.rank, lambda: failures.look_alive(world)
+        )
+        self.controller = Controller(
+            self.run, self.exp, self.node.machine, self.event, self.program, self.chaos, lambda: self.checkpoints.busy
+        )
         self.meter = Meter(self.event, leader=world.Split_type(MPI.COMM_TYPE_SHARED).rank == 0)
         self.memory, self._metered_s = ResidentMemory(), 0.0
+        self.pulse = Pulse(self.run, self.incarnation, world.rank, lambda: self.program.tick)
 
     def carry(self) -> str:
         """Run to the end and return how it ended: done, stopped, relaunch."""
+        self.pulse.start()
         self._enter(self.members)
         if self.node.comm != MPI.COMM_NULL:
             self._begin_segment("start" if self.incarnation == 0 else "resume")
@@ -74,10 +89,13 @@ class Runtime:
                     self._recover()
                 ended = self._active() if self.node.comm != MPI.COMM_NULL else self._idle()
             except MPI.Exception as error:
-                here = self.program.replicated and self.node.comm != MPI.COMM_NULL
-                if not here or not failures.is_loss(error, self.node.world):
+                if not self.program.replicated or not failures.is_loss(error, self.node.world):
                     raise
-                self.lost, ended = True, ""  # also when another one dies while this is mended
+                self.lost, ended = self.node.comm != MPI.COMM_NULL, ""  # also of another one, while this is mended
+                if not self.lost:  # it was about to join: the others will ask again
+                    failures.acknowledge(self.node.world)
+                    if failures.alive(self.node.world)[0] == self.node.id:  # as in `_idle`
+                        ended = self._abandoned()
             if ended:
                 self._close()
                 return ended
@@ -100,10 +118,14 @@ class Runtime:
             if sample is None:
                 return self._finish("done", "")
             values = dict(sample)
+            slept_s = self.chaos.drag(clock() - begun_s)
             gap_s, ended_s = begun_s - ended_s, clock()
             values["runtime_time_s"] = gap_s
             if total:
-                values[total] += gap_s
+                values[total] += gap_s + slept_s
+            if slept_s:
+                where = "injected_time_s" if "injected_time_s" in values else "runtime_time_s"
+                values[where] += slept_s
             cpu_now = cpu_clock()
             values["cpu_time_s"], cpu_s = cpu_now - cpu_s, cpu_now
             values["memory_bytes"] = self._meter(ended_s)
@@ -124,17 +146,30 @@ class Runtime:
             if status is None:
                 return ""
             message = receive_json(world, status, JOIN)
+            if "leave_out" in message:
+                self._asked_to_regroup(message["leave_out"])
+                return ""
+            if "give_up" in message:
+                self._asked_to_give_up(message["give_up"])
+                return ""
         except MPI.Exception as error:
             if not failures.is_loss(error, world):
                 raise
             failures.acknowledge(world)
             self._degrade()
+            if not set(self._ids(self.base)) <= set(failures.alive(world)):
+                self.base.Revoke()  # somebody may wait in it for this node, and not touch who died
             # Those at work are always the first of the living: when an idle node is the first, nobody is at work.
             return self._abandoned() if failures.alive(world)[0] == self.node.id else ""
         if message.get("end"):
             return str(message["end"])
-        self.paused = bool(message["paused"])
-        self._move(Plan(**message))
+        if self.base in self._given_up:  # of a controller that died
+            return ""
+        plan = Plan(**message)
+        self.members = []  # who was at work when this node left may have changed, and changed back
+        self.paused = plan.paused
+        self.chaos.adopt(plan.going)
+        self._move(plan)
         return ""
 
     # --- boundaries ---------------------------------------------------------------------------------------------
@@ -166,12 +201,10 @@ class Runtime:
         return Plan(**broadcast_json(comm, asdict(mine) if mine else None, announced))
 
     def _decide(self) -> Plan | None:
-        return self.controller.decide(self.program.tick, self.spec, self.members, self._available)
-
-    def _available(self) -> list[int]:
-        """Nodes that may work in this generation. No communicator can be made of a world with a dead rank: nobody can join."""
-        alive = failures.alive(self.node.world)
-        return alive if len(alive) == self.node.world.size else self.members
+        plan = self.controller.decide(self.program.tick, self.spec, self.members, self._available)
+        if plan and plan.members != self.members:
+            plan.regroup, plan.going = self._dead_to_leave_out(plan.members), self.chaos.going()
+        return plan
 
     def _wake_paused(self) -> None:
         """While paused: the controller sleeps until it has a plan and then wakes the others, who sleep too."""
@@ -198,8 +231,9 @@ class Runtime:
         for verb, arguments in plan.verbs:
             self.program.act(verb, arguments)
         if plan.checkpoint or plan.end or plan.relaunch:
+            waits_s = time.perf_counter()
             self.program.gather()
-            self._checkpoint(plan)
+            self._checkpoint(plan, waits_s)
         if plan.end:
             self._acknowledge(plan, begun_s)
             return self._finish(plan.end, plan.message)
@@ -213,56 +247,46 @@ class Runtime:
             self._acknowledge(plan, begun_s)
             if paused != self.paused:
                 self.event("paused" if self.paused else "resumed", tick=self.program.tick)
+        changed = self.chaos.calm(plan.calm) if plan.calm else False
+        # Last: it may be the end of this node.
+        struck = [self.chaos.strike(request, arguments) for request, arguments in plan.faults]
+        if changed or any(struck):
+            self.program.join(self.spec)
         return ""
 
     def _move(self, plan: Plan) -> None:
         """Change Spec and membership: leavers go idle, newcomers get the state, everyone re-shards."""
-        begun_s, old = time.perf_counter(), self.members
-        if self.node.controller:
-            for node in plan.members:
-                if node not in old:
-                    send_json(self.node.world, asdict(plan), node, JOIN)
-        self.spec, self.members = self.exp.spec.make(plan.spec), plan.members
+        begun_s, old, before = time.perf_counter(), self.members, self.spec
         if self.node.comm != MPI.COMM_NULL:
-            self.program.leave(self.spec, regrouped=plan.members != old)
+            then, regrouped = self.exp.spec.make(plan.spec), plan.members != old
+            if regrouped:  # all of them know the plan, or none goes on with it
+                self._together(self.node.comm, lambda: self.program.leave(then, regrouped=True))
+            else:
+                self.program.leave(then, regrouped=False)
+            if plan.regroup:
+                plan = self._regroup_for(plan)
+        if self.node.controller and not set(plan.members) <= set(old):
+            for node in self._ids(self.base):
+                if node not in old:  # also who stays idle: a communicator is made by all
+                    with contextlib.suppress(MPI.Exception):  # it died: making the communicator tells everybody
+                        send_json(self.node.world, asdict(plan), node, JOIN)
+        self.spec, self.members = self.exp.spec.make(plan.spec), plan.members
         if plan.members == old:
             self.program.join(self.spec)
         else:
-            self._enter(plan.members, old)
+            try:
+                self._enter(plan.members, old)
+            except MPI.Exception:
+                self.spec, self.members = before, old
+                raise
         if self.node.comm == MPI.COMM_NULL:
             return
         cost_s = time.perf_counter() - begun_s
         if plan.members != old and self.node.controller:
             sizes = {"nodes": self.spec.nodes, "before": len(old) - self.spec.coordinators}
-            self.event("resized", tick=self.program.tick, **sizes, resize_time_s=cost_s)
-        self._begin_segment(",".join(plan.requests) or "change")
-
-    def _enter(self, members: list[int], old: list[int] | None = None) -> None:
-        """Make the communicator of `members`; where there was an `old` one, everyone takes the state of its first node."""
-        node, left = self.node, self.node.comm
-        if node.id in members:
-            fewer = old is not None and set(members) <= set(old)
-            parent, ranks = (left, [old.index(m) for m in members]) if old and fewer else (node.world, members)
-            node.comm = parent.Create_group(parent.Get_group().Incl(ranks), tag=JOIN)
-            node.comm.Set_errhandler(MPI.ERRORS_RETURN)
-            if old is not None:
-                self._share(0)
-            self.program.join(self.spec)
-            node.comm.Barrier()
-        else:
-            node.comm = MPI.COMM_NULL
-            self.samples.flush()
-        if left not in (MPI.COMM_NULL, MPI.COMM_WORLD):
-            left.Free() if not left.Is_revoked() else None
-
-    def _share(self, root: int) -> None:
-        """Broadcast tick, segment and state from `root` of the active nodes."""
-        comm = self.node.comm
-        head = np.array([self.program.tick, self.segment], np.int64)
-        comm.Bcast(head, root)
-        for _, array in sorted(self.program.state().items()):
-            comm.Bcast(array, root)
-        self.program.tick, self.segment = int(head[0]), int(head[1])
+            spare = {"spare": [n for n in plan.members if n not in old]} if plan.cause else {}
+            self.event("resized", tick=self.program.tick, **sizes, **spare, resize_time_s=cost_s)
+        self._begin_segment(",".join(plan.requests) or plan.cause or "change")
 
     def _begin_segment(self, cause: str) -> None:
         self.segment += 1
@@ -279,49 +303,27 @@ class Runtime:
             self.controller.settled(plan.paused)
 
     # --- state --------------------------------------------------------------------------------------------------
-    def _checkpoint(self, plan: Plan) -> None:
-        if not self.node.controller:
+    def _checkpoint(self, plan: Plan, begun_s: float) -> None:
+        """Begin a checkpoint: of all active nodes where each holds the whole state, else of the first. A last one is waited for."""
+        node, writer = self.node, self.checkpoints
+        owners = self.members if self.program.sharded_checkpoints else self.members[:1]
+        if node.id not in owners:
             return
         spec = {**plan.spec, "nodes": plan.relaunch or plan.spec["nodes"]}
-        self.checkpoints.write(self.program.tick, spec, self.segment, self.program.state())
-        if plan.end or plan.relaunch:
-            self.checkpoints.wait()
+        head = Head(self.program.tick, spec, self.segment, int(spec.get("checkpoints_kept", checkpoint.KEEP)))
+        number = np.array([writer.begin(head.tick) if node.controller else 0], np.int64)
+        if len(owners) > 1:
+            node.comm.Bcast(number, 0)
+        writer.write(int(number[0]), head, self.program.state(), owners, begun_s)
+        if (plan.end or plan.relaunch) and not writer.wait() and node.controller:
+            # Somebody died while the last one was written, and there is no next: what this node holds is whole.
+            writer.write(writer.begin(head.tick), head, self.program.state(), [node.id])
+            writer.wait()
 
     def _restore(self, tick: int, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
         for name, array in self.program.state().items():
             array[...] = arrays[name]
         self.program.tick = tick
-
-    def _recover(self) -> None:
-        """A node died: the survivors revoke, shrink, agree on the state furthest ahead, and go on. No tick is lost."""
-        begun_s, node, before = time.perf_counter(), self.node, self.members
-        self.plan, node.ballot, node.verdict = None, 0, 0
-        self.controller.again(self.paused)
-        node.comm = failures.survivors(node.comm)
-        seen = np.empty((node.size, 2), np.int64)
-        node.comm.Allgather(np.array([node.id, self.program.tick], np.int64), seen)
-        self.members = [int(i) for i in seen[:, 0]]
-        self._share(int(np.argmax(seen[:, 1])))
-        self.spec = failures.spec_for(self.spec, len(self.members))
-        self.program.join(self.spec)
-        node.comm.Barrier()
-        self.lost = False
-        if node.controller:
-            self._degrade()
-            lost = [n for n in before if n not in self.members]
-            cost_s = time.perf_counter() - begun_s
-            self.event("rank-lost", lost=lost, tick=self.program.tick, nodes=node.size, recovery_time_s=cost_s)
-        self._begin_segment("rank-lost")
-
-    def _abandoned(self) -> str:
-        """Every node at work died, and with them the state. Say so in their place, so that the run can be resumed."""
-        alive = failures.alive(self.node.world)
-        lost = [n for n in range(self.node.world.size) if n not in alive]
-        self.event("rank-lost", lost=lost, tick=None, nodes=0)
-        if not self.run.outcome(self.incarnation).exists():
-            self._sentinel("failed", f"every node at work died ({', '.join(map(str, lost))}), and the state with them")
-        self._send_home("failed")
-        return "failed"
 
     # --- the end ------------------------------------------------------------------------------------------------
     def _finish(self, state: str, message: str, **more: Any) -> str:
@@ -330,11 +332,11 @@ class Runtime:
         self.program.close()
         self.samples.flush()
         self.meter.read(force=True)
+        if state == "done":
+            self._checkpoint(Plan(self.spec.model_dump(), self.members, 0.0, end="done"), time.perf_counter())
         if self.node.size > 1:
             self.node.comm.Barrier()  # nobody is past its last sample before all are
         if self.node.controller:
-            if state == "done":
-                self._checkpoint(Plan(self.spec.model_dump(), self.members, 0.0, end="done"))
             if state == "relaunch":
                 size = int(more["nodes"]) + self.spec.coordinators
                 write_job(self.pool, self.run, self.incarnation + 1, size, detached=self.detached)
@@ -352,21 +354,9 @@ class Runtime:
         stamped = {**outcome, "t_s": time.monotonic(), "wall_s": time.time()}
         write_json(self.run.outcome(self.incarnation), stamped, durable=True)
 
-    def _send_home(self, state: str) -> None:
-        """Tell the idle nodes that the run is over; one that died meanwhile needs no telling."""
-        world = self.node.world
-        if len(alive := failures.alive(world)) < world.size:
-            self._degrade()
-        for other in alive:
-            if other not in self.members and other != self.node.id:
-                with contextlib.suppress(MPI.Exception):
-                    send_json(world, {"end": state}, other, JOIN)
-
-    def _degrade(self) -> None:
-        """Tell the supervisor that a rank of this generation is dead: it gets no other run."""
-        (self.pool / f"degraded-{self.generation}").touch()
-
     def _close(self) -> None:
+        self.pulse.stop()
+        self.checkpoints.wait()  # of a node that left meanwhile
         if self.node.comm != MPI.COMM_NULL:
             self.node.comm.Free()
         self.samples.close()
@@ -374,12 +364,25 @@ class Runtime:
 
     def failed(self, error: BaseException) -> None:
         """Record why this node ends the job: its traceback, where a reader looks for it. Makes room on a full disk first."""
-        self.run.reserve.unlink(missing_ok=True)
-        with contextlib.suppress(StorageError):
+        with contextlib.suppress(OSError):  # a StorageError is one, too
+            self.run.reserve.unlink(missing_ok=True)
             self.samples.flush()
         text = "".join(traceback.format_exception(error))
         tick = self.program.tick if hasattr(self, "program") else None
+        if tick is not None and (why := self._state_lost(error)):
+            self.event("state-lost", tick=tick, message=why)
+            return
         self.event("error", tick=tick, message=f"{type(error).__name__}: {error}", traceback=text)
+
+    def _state_lost(self, error: BaseException) -> str:
+        """Say whose death took along what nobody else holds, "" where an error has another reason."""
+        world = self.node.world
+        if isinstance(error, StateLostError):
+            return str(error)
+        if self.program.replicated or (isinstance(error, MPI.Exception) and not failures.is_loss(error, world)):
+            return ""
+        lost = ", ".join(str(n) for n in range(world.size) if n not in failures.look_alive(world))
+        return N_(f"node {lost} died, and its share of the state with it") if lost else ""
 
     def _meter(self, now: float) -> int:
         """Once a second, read the energy counter and the resident memory; return the latter in bytes."""

@@ -25,7 +25,7 @@ from pathlib import Path
 
 from ..errors import ControlError, DataError, LabError, StorageError
 from ..runs.home import home, make_private, runs_folder
-from ..runs.layout import RunDir, versions
+from ..runs.layout import DEVICES, RunDir, may_be_id, versions
 from ..runs.reader import RunReader
 from ..runs.status import status
 from . import folder as folders
@@ -36,8 +36,6 @@ INDEX, README = "aiinfra-archive.json", "README.txt"
 #: What an archive may hold at most; an honest one of a day's sweeps stays far below.
 MOST_FILES, MOST_BYTES, MOST_INDEX_BYTES = 200_000, 8 * 2**30, 64 * 2**20
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-#: Names that some systems take for devices, whatever their ending.
-_DEVICES = {"con", "prn", "aux", "nul", *(f"{d}{i}" for d in ("com", "lpt") for i in range(1, 10))}
 _CHUNK = 2**20
 _BROKEN = (OSError, ValueError, EOFError, KeyError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error)
 _WORDS = """Runs of aiinfra lab: what was asked, what was predicted before, what was measured.
@@ -68,6 +66,11 @@ def pack(paths: Sequence[Path | str], target: Path | str, *, checkpoints: bool =
     if not found or len(set(names)) < len(names):
         raise ControlError(f"got {', '.join(names) or 'nothing'}; name at least one run or sweep, and each once")
     items = [{"name": p.name, "kind": _kind(p)} for p in found]
+    for item in items:
+        if not _names_one(item["name"], item["kind"]):
+            raise ControlError(
+                f"{item['name'][:80]!r} is no name for a {item['kind']} that goes elsewhere; rename its folder"
+            )
     digests: dict[str, str] = {}
     try:
         with to.open("xb") as file:
@@ -242,7 +245,7 @@ def _index(path: Path, opened: zipfile.ZipFile) -> tuple[dict[str, str], dict[st
         raise DataError(f"{path}: an archive of format {found!r}; this release reads {FORMAT}")
     items = about.get("items")
     good = isinstance(items, list) and all(isinstance(i, dict) and i.get("kind") in {"run", "sweep"} for i in items)
-    if not good or not items or not all(_safe(str(i.get("name"))) and "/" not in str(i.get("name")) for i in items):
+    if not good or not items or not all(_names_one(str(i.get("name")), i["kind"]) for i in items):
         raise DataError(f"{path}: {INDEX} names no runs, or names that no run can have")
     digests = {str(k): str(v) for k, v in about["files"].items()}
     return {str(i["name"]): str(i["kind"]) for i in items}, digests
@@ -283,10 +286,13 @@ def _checked(
 def _safe(name: str) -> bool:
     """Whether every part of a name is a plain one, on any system: no way up, no root, no drive, no device, nothing hidden."""
     parts = name.split("/")
-    plain = all(
-        _PART.fullmatch(p) and not p.endswith(".") and p.split(".")[0].casefold() not in _DEVICES for p in parts
-    )
+    plain = all(_PART.fullmatch(p) and not p.endswith(".") and p.split(".")[0].casefold() not in DEVICES for p in parts)
     return plain and len(parts) <= 12 and len(name) <= 400
+
+
+def _names_one(name: str, kind: str) -> bool:
+    """Whether a run or a sweep may be called so."""
+    return may_be_id(name) if kind == "run" else _safe(name) and "/" not in name
 
 
 def _verify(path: Path, folder: Path, kind: str) -> None:

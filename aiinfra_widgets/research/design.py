@@ -107,10 +107,9 @@ def _allowed(exp: Experiment, knob: Knob, value: Any) -> Any:
         "int": number and math.isfinite(value) and float(value).is_integer(),
         "float": number and math.isfinite(value),
     }[knob.kind]
-    inside = not number or ((knob.low is None or value >= knob.low) and (knob.high is None or value <= knob.high))
-    if not good or not inside:
+    if not good or (number and not knob.inside(value)):
         hint = f"; {near(str(value), knob.choices)}" if knob.kind == "choice" else ""
-        raise SpecError(f"{knob.name}: got {value!r}; allowed: {knob.allowed}{hint}")
+        raise SpecError(knob.refusal(value) + hint)
     return int(value) if knob.kind == "int" else float(value) if knob.kind == "float" else value
 
 
@@ -124,11 +123,7 @@ def _ends(knob: Knob, text: str) -> Range:
 def _checked(knob: Knob, given: Range) -> Range:
     if knob.kind not in {"int", "float"}:
         raise SpecError(f"{knob.name}: only a number has a range; allowed: {knob.allowed}")
-    outside = [
-        v
-        for v in (given.low, given.high)
-        if (knob.low is not None and v < knob.low) or (knob.high is not None and v > knob.high)
-    ]
+    outside = not (knob.inside(given.low) and knob.inside(given.high))
     if outside or not given.low < given.high:
         raise SpecError(
             f"{knob.name}: got {given.low:g}{DOTS}{given.high:g}; allowed: {knob.allowed}, the lower end first"

@@ -4,6 +4,7 @@ plan.json          what is to be done, written first and once: factors, design, 
 machine.json       the machine profile that all predictions use
 predictions/       what was predicted for each Spec, before anything was measured
 journal.jsonl      a line when a trial begins and a line when it has ended, each forced to the disk
+journal-N.jsonl    the same of point N, by the task of a job array that runs it; array.json names the job
 runs/              one run directory for each attempt at a trial; its note says of which
 table.parquet/csv  made from the above; may be deleted and made again
 """
@@ -50,6 +51,10 @@ class SweepDir:
     def journal(self) -> Path:
         """What was begun and what has ended."""
         return self.path / "journal.jsonl"
+
+    def journal_of(self, point: int) -> Path:
+        """The same of one point, by the task of a job array that runs it."""
+        return self.path / f"journal-{point}.jsonl"
 
     @property
     def runs(self) -> Path:
@@ -148,26 +153,23 @@ def prediction_of(folder: SweepDir, spec: Spec) -> tuple[Prediction | None, str]
 
 
 class Journal:
-    """Lines that survive a kill at any moment: whole ones count, a torn one never happened."""
+    """Lines that survive a kill at any moment: whole ones count, a torn one never happened. Read with those of an array's tasks."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def lines(self) -> list[dict[str, Any]]:
         """Return every whole line, oldest first."""
-        try:
-            text = self.path.read_bytes()
-        except FileNotFoundError:
-            return []
         found = []
-        for line in text.splitlines():
-            try:
-                entry = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(entry, dict) and isinstance(entry.get("trial"), int):
-                found.append(entry)
-        return found
+        for path in self.path.parent.glob("journal*.jsonl"):
+            for line in path.read_bytes().splitlines():
+                try:
+                    entry = json.loads(line)
+                except ValueError:
+                    continue
+                if isinstance(entry, dict) and isinstance(entry.get("trial"), int):
+                    found.append(entry)
+        return sorted(found, key=lambda e: str(e.get("at", "")))
 
     def __call__(self, kind: str, trial: int, **data: Any) -> None:
         """Append one line and force it to the disk.
@@ -216,15 +218,15 @@ def run_of(folder: SweepDir, trial: int, attempt: int) -> RunDir | None:
 
 
 @contextmanager
-def alone(folder: SweepDir) -> Iterator[None]:
-    """Hold the sweep; a process that dies lets go of it.
+def alone(folder: SweepDir, name: str = ".lock") -> Iterator[None]:
+    """Hold the sweep, or with a `name` of its own one point of it; a process that dies lets go.
 
     Raises:
         ControlError: Another process works on it.
     """
     from filelock import FileLock, Timeout
 
-    lock = FileLock(folder.path / ".lock", timeout=0)
+    lock = FileLock(folder.path / name, timeout=0)
     try:
         lock.acquire()
     except Timeout:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import AdmissionError, ControlError, ModelInputError, SpecError
 from ..experiment import Experiment, experiment
+from ..launch.place import Place
 from ..launch.session import Session, this_machine, watch
 from ..machine.limits import admit
 from ..machine.profile import Machine
@@ -151,7 +152,7 @@ class Sweep:
             done = {t for t, e in self.ends().items() if e.state == "done" or not retry}
             left = [t for t in self.trials if t.index not in done]
             if left:
-                _Runner(self, say).run(left)
+                Runner(self, say).run(left)
         from .table import write_tables
 
         write_tables(self)
@@ -162,24 +163,27 @@ class Sweep:
         return f"Sweep of {self.experiment.name} over {', '.join(self.factors)}: {len(self.trials)} runs, {said}; {self.path}"
 
 
-class _Runner:
+class Runner:
     """Carries out trials one after the other; holds the ranks."""
 
-    def __init__(self, sweep: Sweep, say: Progress) -> None:
-        self.sweep, self.say = sweep, say
-        self.session = Session(sweep.machine, runs=sweep.folder.runs)
+    def __init__(
+        self, sweep: Sweep, say: Progress, *, place: Place | None = None, journal: Journal | None = None
+    ) -> None:
+        self.sweep, self.say, self.place, self.journal = sweep, say, place, journal or sweep.journal
+        self.session = Session(sweep.machine, runs=sweep.folder.runs, place=place)
         self.attempts = sweep.journal.begun()
         fits = [t.spec.ranks for t in sweep.trials if self._fits(t)]
         self.room = max(fits, default=0)
 
     def _fits(self, trial: Trial) -> bool:
         try:
-            admit(trial.spec.ranks, self.sweep.machine)
+            self.place.admit(trial.spec.ranks) if self.place else admit(trial.spec.ranks, self.sweep.machine)
         except AdmissionError:
             return False
         return True
 
     def run(self, left: Sequence[Trial]) -> None:
+        """Run trials one after the other, each to its end."""
         total = len(self.sweep.trials)
         done = total - len(left)
         ended = self.sweep.journal.ended()
@@ -189,7 +193,7 @@ class _Runner:
                 self.say(done, total, said)
                 again = trial.index in self.attempts and trial.index not in ended
                 end = (self._finished_meanwhile(trial) if again else None) or self._run(trial)
-                self.sweep.journal("ended", trial.index, attempt=self.attempts[trial.index], **_plain(end))
+                self.journal("ended", trial.index, attempt=self.attempts[trial.index], **_plain(end))
                 done += 1
             self.say(total, total, "done")
         finally:
@@ -215,7 +219,7 @@ class _Runner:
         for _ in range(ATTEMPTS):
             attempt = self.attempts.get(trial.index, -1) + 1
             self.attempts[trial.index] = attempt
-            self.sweep.journal("begun", trial.index, attempt=attempt)
+            self.journal("begun", trial.index, attempt=attempt)
             end = self._attempt(trial, attempt)
             if end.state != "interrupted":
                 return end

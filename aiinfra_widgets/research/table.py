@@ -258,4 +258,5 @@ def write_csv(table: pd.DataFrame, path: Path) -> Path:
 
 
 def _harmless(text: str) -> str:
+    text = text.replace("\r\n", "\n").replace("\r", "\n")  # a bare one is not put into quotes, and begins a row
     return "'" + text if text.startswith(FORMULA) else text

@@ -19,6 +19,8 @@ from .layout import RunDir, keep_predictions, write_json
 
 #: A request is a few hundred bytes; more is something else.
 MOST_BYTES = 2**20
+#: A request for a later moment than this many seconds is a mistake.
+MOST_AFTER_S = 1e7
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,7 @@ class Request:
         verb: A verb of the experiment, or "".
         arguments: Of the verb.
         at_tick: Not before this tick; None is "as soon as possible".
+        after_s: Not before so many seconds of this launch of the run; None is at once.
     """
 
     id: str
@@ -41,6 +44,16 @@ class Request:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     at_tick: int | None = None
     asked_at_s: float = 0.0
+    after_s: float | None = None
+
+    @property
+    def scheduled(self) -> bool:
+        """Whether it was asked for a certain moment, and not for now."""
+        return self.at_tick is not None or self.after_s is not None
+
+    def ready(self, tick: int, since_s: float) -> bool:
+        """Whether its moment has come: `tick` ticks are done, and the launch is `since_s` seconds old."""
+        return (self.at_tick is None or self.at_tick <= tick) and (self.after_s is None or self.after_s <= since_s)
 
 
 def ask(
@@ -52,6 +65,7 @@ def ask(
     arguments: Mapping[str, Any] | None = None,
     by: str = "lab",
     at_tick: int | None = None,
+    after_s: float | None = None,
     predicted: bool = True,
 ) -> Request:
     """Validate a request, keep the prediction of what it leads to, and put it into the inbox.
@@ -63,6 +77,7 @@ def ask(
         verb, arguments: Something to do to the run.
         by: Who asks.
         at_tick: Earliest tick.
+        after_s: Earliest second of this launch of the run.
         predicted: Keep the prediction; a rank that asks leaves it to what was foreseen, for predicting would hold it up.
 
     Raises:
@@ -85,7 +100,7 @@ def ask(
             raise ControlError(f"{exp.name} cannot {verb!r}; {near(verb, verbs)}")
         args = arguments_of(verbs[verb], arguments or {})
     stamp = f"{time.time_ns():020d}-{secrets.token_hex(2)}"
-    request = Request(stamp, by, plain, verb, args, at_tick, time.time())
+    request = Request(stamp, by, plain, verb, args, at_tick, time.time(), after_s)
     write_json(run.inbox / f"{request.id}.json", asdict(request))
     return request
 
@@ -118,6 +133,10 @@ def parse(data: Any) -> Request:
             raise TypeError("id and by are text")
         if request.at_tick is not None and (not isinstance(request.at_tick, int) or isinstance(request.at_tick, bool)):
             raise TypeError("at_tick is a whole number")
+        if request.after_s is not None and (
+            isinstance(request.after_s, bool) or not 0 <= request.after_s <= MOST_AFTER_S
+        ):
+            raise TypeError(f"after_s is a number from 0 to {MOST_AFTER_S:g}")
     except (TypeError, KeyError, AttributeError) as error:
         raise ControlError(f"not a request: {error}") from error
     return request
@@ -153,7 +172,7 @@ def discard(run: RunDir) -> list[str]:
     found = []
     for path in sorted(run.inbox.glob("[!.]*.json")):
         with contextlib.suppress(ControlError):
-            if read(path).at_tick is not None:
+            if read(path).scheduled:
                 continue
         path.replace(run.taken / path.name)
         found.append(path.stem)

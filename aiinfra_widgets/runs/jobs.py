@@ -19,6 +19,7 @@ def write_job(
     *,
     detached: bool = False,
     spec: Mapping[str, Any] | None = None,
+    again: bool = False,
 ) -> None:
     """Put a job into a pool's queue; also what a controller does when the run must grow beyond the pool.
 
@@ -29,7 +30,8 @@ def write_job(
         size: Ranks it needs.
         detached: Whether it goes on without its owner.
         spec: What to run with; None takes the checkpoint's, else the run's own.
+        again: Nobody asked for it: the time it may take goes on counting.
     """
     name = f"{time.time_ns():020d}-{secrets.token_hex(2)}.json"
-    job = {"run": str(run.path), "incarnation": incarnation, "size": size, "detached": detached}
+    job = {"run": str(run.path), "incarnation": incarnation, "size": size, "detached": detached, "again": again}
     write_json(pool / "jobs" / name, {**job, "spec": dict(spec)} if spec is not None else job)

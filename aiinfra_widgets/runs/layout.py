@@ -5,6 +5,8 @@ Every file has one writer. Writers append, or replace by an atomic rename; nothi
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import platform
@@ -25,6 +27,8 @@ from .home import make_private
 
 FORMAT = 1
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+#: Names that some systems take for devices, whatever their ending.
+DEVICES = frozenset({"con", "prn", "aux", "nul", *(f"{d}{i}" for d in ("com", "lpt") for i in range(1, 10))})
 #: Freed when the disk is full, so that the outcome can still be written.
 RESERVE_BYTES = 64 * 1024
 
@@ -180,10 +184,29 @@ def write_json(path: Path, data: Mapping[str, Any], *, durable: bool = False) ->
                 os.fsync(file.fileno())
         part.replace(path)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
         raise StorageError(
-            f"cannot write {path}: {error.strerror}; free some space or choose another folder"
+            f"cannot write {path}: {error.strerror}; {make_room(error)} or choose another folder"
         ) from error
+
+
+def make_room(error: OSError) -> str:
+    """Return what to do where nothing could be written."""
+    if error.errno == errno.EROFS:
+        return "make its file system writable again (mount -o remount,rw)"
+    return "free some space"
+
+
+def turned_read_only(run: RunDir) -> bool:
+    """Whether a run's file system takes no writing any more, as it is after an error of its disk. Nothing is written to find out."""
+    try:
+        os.close(
+            os.open(run.manifest, os.O_WRONLY)
+        )  # what statvfs and access say is not enough: a file system may only refuse
+    except OSError as error:
+        return error.errno == errno.EROFS
+    return False
 
 
 def versions() -> dict[str, str]:
@@ -220,9 +243,9 @@ def create(folder: Path, experiment_name: str, spec: Spec, machine: Machine, *, 
         run.reserve.write_bytes(b"\0" * RESERVE_BYTES)
     except OSError as error:
         raise StorageError(
-            f"cannot make a run in {folder}: {error.strerror}; free some space or set AIINFRA_HOME"
+            f"cannot make a run in {folder}: {error.strerror}; {make_room(error)} or set AIINFRA_HOME"
         ) from error
-    write_json(run.machine, machine.to_json())
+    write_json(run.machine, machine.to_json(), durable=True)  # a checkpoint is of no use without these two
     write_json(
         run.manifest,
         {
@@ -230,6 +253,7 @@ def create(folder: Path, experiment_name: str, spec: Spec, machine: Machine, *, 
             "made_at": datetime.now(UTC).isoformat(timespec="milliseconds"), "made_at_s": time.time(),
             "machine_id": machine.id, "versions": versions(), "note": note,
         },
+        durable=True,
     )  # fmt: skip
     keep_predictions(run, spec)
     return run
@@ -256,27 +280,48 @@ def keep_predictions(run: RunDir, spec: Spec) -> None:
         write_json(path, record)
 
 
+def may_be_id(name: str) -> bool:
+    """Whether a run may be called so: a plain word on any system, which no shell, path or terminal takes for something else."""
+    return bool(_ID.fullmatch(name)) and name.split(".")[0].casefold() not in DEVICES
+
+
+def inside(name: str, folder: Path) -> RunDir:
+    """Return the run whose folder `name` lies directly in `folder`: no path, no link, no name that a run cannot have.
+
+    Raises:
+        RunFormatError: There is none.
+    """
+    path = folder / name if may_be_id(name) else None
+    if path is None or path.is_symlink() or not (path / "run.json").is_file():
+        raise RunFormatError(f"no run {name[:80]!r} lies in {folder}; see: aiinfra runs")
+    return RunDir(path)
+
+
 def find(name: str, folder: Path) -> RunDir:
     """Return the run called `name` (an id in `folder`, an unambiguous ending of one, "last", or a path).
+
+    A path is taken as it is: whoever types one means it. An id leads to a folder in `folder`, never through a link out of it.
 
     Raises:
         RunFormatError: There is no such run; the newest ones are named.
     """
-    if (os.sep in name or _is_folder_here(name)) and "\0" not in name:
+    if (os.sep in name or holds(name, "run.json")) and "\0" not in name:
         return _checked(RunDir(Path(name).expanduser().resolve()))
-    known = sorted(p.parent.name for p in folder.glob("*/run.json"))
+    there = (p.parent for p in folder.glob("*/run.json"))
+    known = sorted(p.name for p in there if may_be_id(p.name) and not p.is_symlink())
     if name == "last" and known:
         return _checked(RunDir(folder / known[-1]))
     match = [k for k in known if k == name] or [k for k in known if k.endswith(name) and name]
-    if len(match) == 1 and _ID.fullmatch(match[0]):
-        return _checked(RunDir(folder / match[0]))
+    if len(match) == 1:
+        return _checked(inside(match[0], folder))
     hint = f"it could be {', '.join(match)}" if match else f"newest: {', '.join(known[-3:]) or 'none yet'}"
-    raise RunFormatError(f"no run {name!r} in {folder}; {hint}; see: aiinfra runs")
+    raise RunFormatError(f"no run {name[:80]!r} in {folder}; {hint}; see: aiinfra runs")
 
 
-def _is_folder_here(name: str) -> bool:
+def holds(folder: str, name: str) -> bool:
+    """Whether there is a folder of this name, as typed, with a file `name` in it."""
     try:
-        return Path(name, "run.json").is_file()
+        return Path(folder, name).is_file()
     except (OSError, ValueError):  # no name that a file can have
         return False
 

@@ -18,6 +18,7 @@ from ..errors import UnknownNameError, near
 from ..experiment import Experiment, Observed, Spec, experiment
 from ..machine.profile import Machine
 from ..quantities import QUANTITIES, Prediction, Value
+from .alive import Ages
 from .columns import Columns, combined, joined, length, parse, picked
 from .growing import Growing
 from .layout import RunDir, incarnation_of
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Event = dict[str, Any]
+#: What tells one tick from another, also where it was done twice.
+_TICK = ("incarnation", "segment", "tick")
 
 
 @dataclass
@@ -96,6 +99,7 @@ class RunReader:
         self.run = run if isinstance(run, RunDir) else RunDir(Path(run))
         self.manifest = self.run.read_manifest()
         self.events: list[Event] = []
+        self.ages = Ages()
         self._tails: dict[Path, Tail] = {}
         self._columns: dict[Path, list[str]] = {}
         self._pending: Columns = {}
@@ -204,14 +208,14 @@ class RunReader:
     def _merge(self, fresh: Columns) -> None:
         """Combine the rows of all nodes of a tick, once every node of that tick has reported."""
         rows = joined([self._pending, fresh]) if self._pending else fresh
-        # A tick that was redone after a resume belongs to the later incarnation.
-        keys = np.stack([rows["incarnation"], rows["tick"]])
+        # A tick that was done again belongs to the later incarnation after a resume, to the later segment after a death.
+        keys = np.stack([rows[name] for name in _TICK])
         _, group, counts = np.unique(keys, axis=1, return_inverse=True, return_counts=True)
         whole = counts[group.ravel()] >= rows["nodes"]
         self._pending = picked(rows, ~whole)
         if whole.any():
-            ways = {name: _combine(name) for name in rows if name not in {"node", "incarnation", "tick"}}
-            self._ticks.append(combined(picked(rows, whole), ("incarnation", "tick"), ways))
+            ways = {name: _combine(name) for name in rows if name not in {"node", *_TICK}}
+            self._ticks.append(combined(picked(rows, whole), _TICK, ways))
 
     @property
     def nodes(self) -> pd.DataFrame:
@@ -325,7 +329,7 @@ def _of_writer(path: Path, block: Columns, whose: str) -> Columns:
 
 
 def _combine(column: str) -> str:
-    if column in {"t_s", "nodes", "segment"}:
+    if column in {"t_s", "nodes"}:
         return "max"
     way = QUANTITIES[column].combine if column in QUANTITIES else "mean"
     return way if way in {"max", "sum", "first"} else "mean"

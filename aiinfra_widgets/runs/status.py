@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..texts import N_
+from .alive import SILENT_AFAR_S, lives
+from .layout import turned_read_only
 from .reader import Event, RunReader, last_ticks
 
 #: A node that has not reached a boundary for this long is named as stalled.
 STALL_S = 10.0
 #: A run that nobody supervises and whose heartbeats are older than this is over.
 SILENT_S = 3.0
+#: What a scheduler said this long ago of a job that had started says nothing any more.
+STALE_S = 120.0
 
 FINAL = frozenset({"done", "stopped", "failed", "interrupted"})
 
@@ -57,25 +62,37 @@ def status(reader: RunReader) -> Status:
         return Status("new", N_("nothing was launched yet"), ticks, N_(f"start it with: aiinfra resume {run.id}"))
     events = [e for e in reader.events if e["incarnation"] == newest]
     outcome = _outcome(reader, newest)
-    if outcome is not None and (outcome["state"] != "relaunch" or _supervised(reader.kind("launching", "queued"))):
+    if outcome is not None and not (
+        outcome["state"] == "relaunch" and _gone(reader, newest, reader.kind("launching", "queued"))
+    ):
         return _ended_by_itself(reader, outcome, ticks)
     errors = [e for e in events if e["kind"] == "error"]
     launch = [e for e in events if e["by"] in {"launch", "owner"}]
     ended = [e for e in launch if e["kind"] in {"ranks-ended", "launch-failed", "owner-gone-end"}]
     if errors or ended:
         return _broken(reader, newest, errors, ended, ticks)
-    if not _supervised(launch) and _silence_s(reader, newest) > SILENT_S:
-        return _interrupted(reader, N_("the launcher is gone, and so are its ranks"), ticks)
+    if _silence_s(reader, newest) > SILENT_S and turned_read_only(run):
+        message = N_(f"{run.path} cannot be written: Read-only file system")
+        again = N_(f"make its file system writable again (mount -o remount,rw), then {resume_hint(reader)}")
+        return Status("failed", message, ticks, again)
+    said = _queue(launch)
+    if _gone(reader, newest, launch):
+        gone = f"; {_in_queue(said)}" if said.get("over") and said.get("state") else ""
+        return _interrupted(reader, N_("the launcher is gone, and so are its ranks") + gone, ticks)
+    if said.get("waiting") and not _up(launch):
+        return Status("starting", _in_queue(said), ticks)
     started = [e for e in events if e["kind"] == "segment"]
     if not started:
-        return Status("starting", N_("waiting for the ranks"), ticks)
+        waits = any("job" in e for e in launch) and not any(e["kind"] == "launching" for e in launch)
+        why = next((e["message"] for e in reversed(launch) if e["kind"] == "queued" and "restart" in e), "")
+        return Status("starting", _in_queue(said) if waits else why or N_("waiting for the ranks"), ticks)
     return _alive(reader, newest, events, ticks)
 
 
 def _alive(reader: RunReader, newest: int, events: list[Event], ticks: dict[int, int]) -> Status:
     held = [e["kind"] for e in events if e["kind"] in {"paused", "resumed"}]
     active = reader.kind("segment")[-1].get("members", [])
-    silent = {n: s for n in active if (s := _silence_of_s(reader.run.heartbeat(newest, n))) > STALL_S}
+    silent = {n: s for n in active if (s := _silence_of_s(reader, reader.run.heartbeat(newest, n))) > STALL_S}
     if silent:
         return _stalled(reader, silent, events, ticks)
     if held and held[-1] == "paused":
@@ -83,6 +100,11 @@ def _alive(reader: RunReader, newest: int, events: list[Event], ticks: dict[int,
     lost = [e for e in events if e["kind"] == "rank-lost"]
     if lost:
         names = ", ".join(str(n) for e in lost for n in e["lost"])
+        joined = [e for e in events if e["kind"] == "resized" and e.get("spare") and e["t_s"] > lost[-1]["t_s"]]
+        if joined:
+            spare = ", ".join(str(n) for n in joined[-1]["spare"])
+            at = f"{reader.experiment.tick} {joined[-1]['tick']}"
+            return Status("running", N_(f"node {names} died; node {spare} took its place at {at}"), ticks)
         return Status(
             "degraded",
             N_(f"node {names} died; the others went on at {reader.experiment.tick} {lost[-1]['tick']}"),
@@ -120,9 +142,9 @@ def _process_state(pid: int | None) -> str:
         return ""
 
 
-def _silence_of_s(beat: Path) -> float:
+def _silence_of_s(reader: RunReader, beat: Path) -> float:
     try:
-        return time.time() - beat.stat().st_mtime
+        return reader.ages.of(beat)
     except FileNotFoundError:
         return 0.0
 
@@ -130,9 +152,10 @@ def _silence_of_s(beat: Path) -> float:
 def _ended_by_itself(reader: RunReader, outcome: dict[str, Any], ticks: dict[int, int]) -> Status:
     state, tick = outcome["state"], outcome.get("tick")
     if state == "relaunch":
-        return Status(
-            "starting", N_(f"relaunching with {outcome['nodes']} nodes from {reader.experiment.tick} {tick}"), ticks
-        )
+        said = _queue(reader.kind("launching", "queued"))
+        queued = f"; {_in_queue(said)}" if said.get("waiting") else ""
+        again = N_(f"relaunching with {outcome['nodes']} nodes from {reader.experiment.tick} {tick}")
+        return Status("starting", again + queued, ticks)
     again = "" if state == "done" else resume_hint(reader)
     return Status(state, outcome.get("message") or N_(f"ended after {reader.experiment.tick} {tick}"), ticks, again)
 
@@ -185,21 +208,60 @@ def _outcome(reader: RunReader, incarnation: int) -> dict[str, Any] | None:
 
 
 def _supervised(launch: list[Event]) -> bool:
-    """Whether the launcher process of this incarnation still lives here (its pid, and born when it says)."""
-    import psutil
+    """Whether the launcher process of this incarnation still lives, or waits in a scheduler's queue."""
+    if _up(launch):
+        return True
+    last = _handed(launch)
+    if not last or "job" not in last:
+        return False
+    said = _queue(launch)
+    if last["kind"] == "launching" and abs(time.time() - said.get("wall_s", 0.0)) > STALE_S:
+        return False  # nobody has asked the scheduler since; who looks, asks
+    return not said.get("over", False)
 
-    for event in reversed(launch):
-        if event["kind"] in {"launching", "queued"}:
-            try:
-                process = psutil.Process(event["pid"])
-                same = abs(process.create_time() - float(event["born_s"])) < 1.0
-                return same and process.status() != psutil.STATUS_ZOMBIE
-            except (psutil.NoSuchProcess, KeyError, TypeError):
-                return False
-    return False
+
+def _gone(reader: RunReader, incarnation: int, launch: list[Event]) -> bool:
+    """Whether nobody launches any more; of a scheduler's job only once it said so, or nobody asked it for long."""
+    if _supervised(launch):
+        return False
+    patience_s = SILENT_AFAR_S if "job" in _handed(launch) else SILENT_S
+    return _queue(launch).get("over", False) or _silence_s(reader, incarnation) > patience_s
+
+
+def _up(launch: list[Event]) -> bool:
+    """Whether the process that launches the ranks lives."""
+    last = _handed(launch)
+    pool = Path(last.get("pool", "")) if last else Path()
+    return bool(last) and lives(last, pool / "supervisor.beat" if pool.name else None)
+
+
+def _handed(launch: list[Event]) -> Event:
+    """Return the last word on who launches, {} where there is none."""
+    return next((e for e in reversed(launch) if e["kind"] in {"launching", "queued"}), {})
+
+
+def _queue(launch: list[Event]) -> dict[str, Any]:
+    """Return what the scheduler last said of the job that this run belongs to, {} where it belongs to none."""
+    last = _handed(launch)
+    try:
+        found: dict[str, Any] = json.loads((Path(last["pool"]) / "queue.json").read_text()) if "job" in last else {}
+    except (OSError, ValueError, KeyError):
+        return {}
+    return found
+
+
+def _in_queue(said: dict[str, Any]) -> str:
+    """Say how the queue stands."""
+    if not said.get("state"):
+        return N_("handed to Slurm")
+    why = f" ({said['reason']})" if said.get("reason") else ""
+    job, state, at = said["job"], said["state"].lower(), said.get("starts_at")
+    if at and said["state"] == "PENDING":
+        return N_(f"job {job} of Slurm is {state}{why}; expected to start at {at}")
+    return N_(f"job {job} of Slurm is {state}{why}")
 
 
 def _silence_s(reader: RunReader, incarnation: int) -> float:
     """Seconds since any file of the run changed."""
     files = (p for sub in ("heartbeats", "events", "samples") for p in (reader.run.path / sub).glob(f"{incarnation}-*"))
-    return min((_silence_of_s(p) for p in files), default=time.time())
+    return min((_silence_of_s(reader, p) for p in files), default=math.inf)

@@ -10,9 +10,9 @@ import shutil
 import time
 from pathlib import Path
 
-from ..errors import ControlError, LabError, RunFormatError, StorageError
+from ..errors import ControlError, LabError, StorageError
 from .home import make_private
-from .layout import RunDir
+from .layout import RunDir, inside, may_be_id
 from .reader import RunReader
 from .status import STALL_S, status
 
@@ -34,7 +34,7 @@ def discard(name: str, folder: Path) -> Path:
         ControlError: It still goes on.
         StorageError: It cannot be moved.
     """
-    run = _run_in(name, folder)
+    run = inside(name, folder.resolve())
     if why := goes_on(run):
         raise ControlError(f"run {name} cannot be deleted: {why}; stop it first, then delete it")
     return _move(run.path, make_private(trash_of(folder)))
@@ -47,12 +47,13 @@ def restore(name: str, folder: Path) -> RunDir:
         RunFormatError: No such run in the trash.
         StorageError: It cannot be moved.
     """
-    return RunDir(_move(_run_in(name, trash_of(folder)).path, folder))
+    return RunDir(_move(inside(name, trash_of(folder)).path, folder))
 
 
 def trashed(folder: Path) -> list[str]:
     """Return the ids of the deleted runs of `folder`, newest first."""
-    return sorted((p.parent.name for p in trash_of(folder).glob("*/run.json")), reverse=True)
+    found = (p.parent for p in trash_of(folder).glob("*/run.json"))
+    return sorted((p.name for p in found if may_be_id(p.name) and not p.is_symlink()), reverse=True)
 
 
 def empty(folder: Path) -> int:
@@ -81,14 +82,6 @@ def goes_on(run: RunDir) -> str:
         beats = [b.stat().st_mtime for b in (run.path / "heartbeats").glob("*")]
         fresh = bool(beats) and time.time() - max(beats) < STALL_S
         return "its ranks wrote into it a moment ago" if fresh else ""
-
-
-def _run_in(name: str, folder: Path) -> RunDir:
-    """Return the run of that name directly in `folder`: no path, no link, nothing that is not a run."""
-    path = folder.resolve() / name
-    if not name or path.name != name or path.is_symlink() or not (path / "run.json").is_file():
-        raise RunFormatError(f"no run {name!r} lies in {folder}; see: aiinfra runs")
-    return RunDir(path)
 
 
 def _move(path: Path, folder: Path) -> Path:

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 from ..errors import StorageError
-from .layout import RunDir
+from .layout import RunDir, make_room
 
 FLUSH_S = 0.1
 BEAT_S = 0.25
@@ -29,7 +29,7 @@ class EventWriter:
     """Appends events of one writer, one JSON object per line, each with monotonic and wall time."""
 
     def __init__(self, run: RunDir, incarnation: int, writer: int | str) -> None:
-        self._writer = writer
+        self.run, self.incarnation, self._writer = run, incarnation, writer
         self._file = _append_only(run.events(incarnation, writer))
 
     def __call__(self, kind: str, **data: Any) -> None:
@@ -187,5 +187,5 @@ def _write(file: int, data: bytes) -> None:
             view = view[os.write(file, view) :]
         except OSError as error:
             raise StorageError(
-                f"cannot write to the run directory: {error.strerror}; free some space, then resume the run from its checkpoint"
+                f"cannot write to the run directory: {error.strerror}; {make_room(error)}, then resume the run from its checkpoint"
             ) from error

@@ -15,12 +15,15 @@ import atexit
 import threading
 import time
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..comparison import Comparison, compare
-from ..errors import ControlError, LabError, SpecError, UnknownNameError, near
+from ..errors import ControlError, SpecError, UnknownNameError, near
+from ..launch.place import asked_for
+from ..launch.pool import NOTEBOOK_GRACE_S
 from ..launch.schedule import ask_all, parse_changes, room_for
+from ..launch.session import Session
 from ..quantities import quantity
 from ..runs.reader import Segment
 from ..runs.status import Status
@@ -31,6 +34,7 @@ from .curves import Sweeps
 from .explain import explain
 from .feed import Feed, Shown, Still
 from .figures import still
+from .follower import LOOK_S, Follower
 from .meters import meters_table_html
 from .notebook import headless, screen, show, show_figure, show_html
 from .state import LabState, Look
@@ -38,8 +42,6 @@ from .state import LabState, Look
 if TYPE_CHECKING:
     import pandas as pd
 
-#: Seconds between two looks at a run that is watched.
-LOOK_S = 0.1
 #: The newest Lab of each experiment in this kernel; an older one stops following when its cell is run again.
 _newest: weakref.WeakValueDictionary[str, Lab] = weakref.WeakValueDictionary()
 
@@ -50,6 +52,8 @@ class Lab:
     Args:
         name: Of the experiment; see `aiinfra doctor` for those there are.
         shown: Fields that are shown first, the others are folded; by default those of `values`.
+        on: Where the ranks are to be: "slurm", "hosts", or "" for this machine.
+        slurm, hosts: What is asked of that place: {"partition": "gpu", "time": "2h"}, {"file": "hosts.txt"}.
         values: Spec fields.
 
     Raises:
@@ -57,12 +61,24 @@ class Lab:
         SpecError: A value that is not allowed.
     """
 
-    def __init__(self, name: str, /, shown: Sequence[str] = (), **values: Any) -> None:
+    def __init__(
+        self,
+        name: str,
+        /,
+        shown: Sequence[str] = (),
+        *,
+        on: str = "",
+        slurm: Mapping[str, Any] | None = None,
+        hosts: Mapping[str, Any] | None = None,
+        **values: Any,
+    ) -> None:
         self.headless = headless()
-        self.state = LabState(name, values, watched=not self.headless)
+        place = asked_for(on, {"slurm": slurm or {}, "hosts": hosts or {}})
+        session = Session(grace_s=0.0 if self.headless else NOTEBOOK_GRACE_S, place=place) if place else None
+        self.state = LabState(name, values, watched=not self.headless, session=session)
         self._primary = list(shown) or list(values)
         self._screen: Any = None
-        self._follower: _Follower | None = None
+        self._follower: Follower | None = None
         self._ended = threading.Event()
         self._sweeps: Sweeps | None = None
         if not self.headless:
@@ -120,6 +136,19 @@ class Lab:
             ControlError: No run goes on, no such verb, or an argument that is not allowed.
         """
         self.state.ask(verb=verb, arguments=arguments)
+
+    def fault(self, kind: str = "kill", node: int = -1, **arguments: Any) -> None:
+        """Break something in the run, for real: `lab.fault("kill", node=1)`, `lab.fault("stop", seconds=20)`.
+
+        Args:
+            kind: One of `aiinfra_widgets.faults.KINDS`, where each says what will happen.
+            node: Number of the node; -1 is the last one at work.
+            arguments: seconds, share, latency_s, size_bytes, where the kind looks at them.
+
+        Raises:
+            ControlError: No run goes on, or an argument that is not allowed.
+        """
+        self.state.ask(verb="fault", arguments={"kind": kind, "node": node, **arguments})
 
     def stop(self) -> Status | None:
         """Stop the run after this tick, and wait until it has ended; its status, or None where there is none."""
@@ -333,55 +362,13 @@ class Lab:
 
     def _follow(self) -> None:
         if not self.headless and (self._follower is None or not self._follower.is_alive()):
-            self._follower = _Follower(self)
+            self._follower = Follower(self)
             self._follower.start()
 
     def _unfollow(self) -> None:
         if self._follower is not None:
             self._follower.stop()
             self._follower = None
-
-
-class _Follower(threading.Thread):
-    """Looks at the run again and again, until it has ended. A thread, because a task would stop while a cell runs."""
-
-    def __init__(self, lab: Lab) -> None:
-        super().__init__(daemon=True, name="aiinfra-follow")
-        self._lab = lab
-        self._stopped = threading.Event()
-
-    def stop(self) -> None:
-        """Ask it to end; it does within a look."""
-        self._stopped.set()
-
-    def run(self) -> None:
-        """Look, draw, rest: three times a look's processor time; the clock says nothing of it where ranks want the same cores."""
-        number = -1
-        while not self._stopped.is_set():
-            begun, spent = time.monotonic(), time.thread_time()
-            try:
-                look = self._lab.state.look()
-                if look.number != number or look.going or self._lab._ended.is_set():
-                    number = look.number
-                    self._lab._update(look)
-            except (LabError, OSError) as error:
-                self._give_up(error)
-                return
-            if not look.going:
-                self._lab._ended.set()
-                screen = self._lab._screen
-                if screen is None or not screen.feed.busy:
-                    return
-            rest_s = LOOK_S - (time.monotonic() - begun)
-            self._stopped.wait(max(rest_s, 3 * (time.thread_time() - spent)))
-
-    def _give_up(self, error: Exception) -> None:
-        """The run can no longer be read, most likely because its folder was deleted."""
-        screen = self._lab._screen
-        if screen is not None:
-            screen.problem = N_(f"The run can no longer be followed: {error}")
-            screen.draw(self._lab.state._look)
-        self._lab._ended.set()
 
 
 def _at_exit(of: weakref.ref[Lab]) -> None:

@@ -18,6 +18,7 @@ from .compare import comparison_html, detail_html, watched_html
 from .controls import Control, blame
 from .feed import Shown
 from .meters import glance_html
+from .noticed import noticed_html
 from .ranks import ranks_html
 from .state import LabState, Look
 from .words import amount
@@ -204,7 +205,7 @@ class Presenter:
             self._answer(name, field, look)
         self.draw_actions(look, locked=not enabled)
         self.put("ranks", ranks_html(self.exp, look))
-        self.put("log", log_html(self.exp.tick, look))
+        self.put("log", noticed_html(self.exp.tick, look) + log_html(self.exp.tick, look))
 
     def _answer(self, name: str, field: Control, look: Look) -> None:
         """Show what became of the last request for a field, and follow changes that others made."""

@@ -13,6 +13,7 @@ from ..quantities import quantity
 from ..texts import tr
 from . import cards
 from .actions import Actions
+from .breaking import Breaking
 from .controls import LIVE_SIGN, Field, grouped
 from .curves import Sweeps
 from .explain import Explanation
@@ -69,6 +70,7 @@ class Screen(Presenter):
     def draw_actions(self, look: Look, *, locked: bool) -> None:
         """Show the answers to the experiment's own verbs."""
         self.actions.draw(look.asked, self.exp.tick, locked=locked)
+        self.breaking.draw(look, self.exp.tick, locked=locked)
         self.explanation.draw(look)
 
     def guess_text(self) -> str:
@@ -140,7 +142,8 @@ class Screen(Presenter):
         knobs = cards.box("knobs", [self.live[n].widget for n in first])
         more = grouped(tr("More that can change"), {n: f for n, f in self.live.items() if n not in first})
         self.actions = Actions(self.exp, lambda verb, given: self.state.ask(verb=verb, arguments=given))
-        side = cards.box("side", [knobs, more, self.actions.root, self.ranks, self.log])
+        self.breaking = Breaking(lambda verb, given: self.state.ask(verb=verb, arguments=given))
+        side = cards.box("side", [knobs, more, self.actions.root, self.ranks, self.breaking.root, self.log])
         body = cards.box("body", [side, self.feed_charts])
         return cards.card("2", tr("Run and change"), [cards.box("toolbar", list(self.buttons.values())), body])
 

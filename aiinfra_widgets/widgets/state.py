@@ -16,7 +16,7 @@ from ..comparison import Comparison, compare
 from ..course import ledger
 from ..errors import ControlError, LabError
 from ..experiment import Experiment, Spec, experiment
-from ..launch.pool import NOTEBOOK_GRACE_S
+from ..launch.pool import NOTEBOOK_GRACE_S, look_at
 from ..launch.session import Session, this_machine
 from ..quantities import Prediction, quantity, show
 from ..runs.layout import find
@@ -285,6 +285,7 @@ class LabState:
             if reader is None:
                 return self._publish(phase=self.phase, spec=self.spec, guess=self.guess, note=self.note)
             news = reader.poll()
+            look_at(reader)
             now = status(reader)
             if reader.run.incarnations() < self._expected:  # it was resumed, and its ranks have not written yet
                 now = Status("starting", N_("resuming from the last checkpoint"), now.last_tick)

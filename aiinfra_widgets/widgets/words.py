@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..experiment import Experiment, Knob, Spec
+from ..faults import KINDS
 from ..quantities import show
 from ..runs.control import Request
 from ..texts import ENGLISH, language, tr
@@ -80,6 +81,10 @@ def asked_text(exp: Experiment, request: Request) -> str:
     parts = [with_label(knobs[n], v) for n, v in request.changes.items()]
     if request.verb:
         arguments = exp.all_verbs()[request.verb].arguments.knobs()
-        with_ = ", ".join(with_label(arguments[n], v) for n, v in request.arguments.items())
-        parts.append(verb_word(request.verb) + (f" ({with_})" if with_ else ""))
+        kind = KINDS.get(str(request.arguments.get("kind"))) if request.verb == "fault" else None
+        used = {
+            n: v for n, v in request.arguments.items() if kind is None or n in kind.uses or (n == "node" and v >= 0)
+        }
+        with_ = ", ".join(with_label(arguments[n], v) for n, v in used.items())
+        parts.append((tr(kind.label) if kind else verb_word(request.verb)) + (f" ({with_})" if with_ else ""))
     return ", ".join(parts)

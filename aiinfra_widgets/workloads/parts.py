@@ -43,12 +43,6 @@ class Cut:
             [b.narrow(self.dim, mine.start * self.unit, (mine.stop - mine.start) * self.unit) for b in blocks], self.dim
         )
 
-    def put(self, whole: Tensor, part: Tensor, size: int, index: int) -> None:
-        """Write the share of tp rank `index` of `size` into `whole`."""
-        for block, piece in zip(whole.chunk(self.blocks, self.dim), part.chunk(self.blocks, self.dim), strict=True):
-            mine = share(block.shape[self.dim] // self.unit, size, index)
-            block.narrow(self.dim, mine.start * self.unit, (mine.stop - mine.start) * self.unit).copy_(piece)
-
 
 @dataclass(frozen=True, slots=True)
 class Part:

@@ -102,17 +102,33 @@ class StepTimes(LayerTimes):
     def _messages(self) -> dict[str, TimeGrid]:
         return {}
 
+    def copy_s(self, size_bytes: float, n: int) -> float:
+        """Return seconds in which a rank copies so much of its own memory while n ranks do the same.
+
+        As long as the probe, a sum of two arrays into one of them, takes for arrays of that size: a processor fetches what it is about
+        to overwrite, so both move three times the size.
+        """
+        return float(3 * size_bytes * self._memory_byte_s.time_s(n))
+
+    @cached_property
+    def _memory_byte_s(self) -> TimeGrid:
+        rate = {"q25": "q75", "q75": "q25"}.get(self.which, self.which)  # short times are high rates
+        points = [(p.at, 1 / getattr(p, rate)) for p in self.machine.need("memory")]
+        return TimeGrid.from_points(("ranks",), points)
+
     def shared_core_factor(self, n: Any) -> Any:
         """Return how much longer arithmetic takes while n ranks compute at once: 1 up to the cores, about n / cores beyond."""
         grid = self.grid("shared_cores", "ranks")
         return np.maximum(grid.time_s(n) / grid.time_s(1), 1.0)
 
     def lockstep(self, n: Any, alone_s: Any, size_bytes: Any) -> tuple[Any, Any, Any]:
-        """Return what n ranks that share this machine's cores make of `alone_s` of arithmetic and an all-reduce.
+        """Return what n ranks on this machine's cores, or on the profile's hosts, make of `alone_s` of arithmetic and an all-reduce.
 
         Returns:
             (arithmetic as a multiple of `alone_s`, seconds of the mean rank's wait, seconds of communication).
         """
+        if self.machine.hosts:
+            return self._lockstep_of_hosts(n, alone_s, size_bytes)
         base_s = self._lockstep_base.time_s(alone_s)
         probed = np.clip(size_bytes, *self._probed_bytes)
         found = {}
@@ -128,6 +144,16 @@ class StepTimes(LayerTimes):
             np.where(shared, found["wait"], 0.0),
             np.where(shared, found["comm"] + np.maximum(more_s, 0.0), 0.0),
         )
+
+    def _lockstep_of_hosts(self, n: Any, alone_s: Any, size_bytes: Any) -> tuple[Any, Any, Any]:
+        """The same on several hosts: each shares its own cores among its ranks, has its own speed, and waits for the slowest."""
+        ranks = self.machine.ranks_on_hosts(n)
+        speeds = np.array([h.speed_at(self.which) for h in self.machine.hosts])
+        # Ranks beyond those that calibration shared cores among take turns like the most that it did.
+        times = np.where(ranks > 0, self.shared_core_factor(np.maximum(ranks, 1)) / speeds, 0.0)
+        mean = (times * ranks).sum(-1) / np.maximum(ranks.sum(-1), 1)
+        wait_s = (times.max(-1) - mean) * np.asarray(alone_s)
+        return mean, np.where(np.asarray(n) > 1, wait_s, 0.0), self.allreduce_s(size_bytes, n)
 
     @cached_property
     def _lockstep_base(self) -> TimeGrid:

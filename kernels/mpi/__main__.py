@@ -73,7 +73,7 @@ def command(size: int, arguments: list[str]) -> tuple[list[str], dict[str, str]]
         return [*words, *counted, sys.executable, "-m", "mpi4py", "-m", RANK, *arguments], {**os.environ, **own}
     admit(size, here)
     argv = local.command(size, arguments, local.mpiexec(), module=RANK)
-    return argv, local.environment(os.environ, max(1, here.cores // size)) | own
+    return argv, local.environment(os.environ, max(1, here.cores // size), whole=True) | own
 
 
 def keep(connection_file: str, spec: Path | None) -> int:

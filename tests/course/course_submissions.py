@@ -13,6 +13,7 @@ from aiinfra_widgets.course import evidence, notebooks
 REPO = Path(__file__).resolve().parents[2]
 LAB = "01_training_scaling"
 SOURCE = REPO / "labs" / f"{LAB}.ipynb"
+CHINESE = REPO / "labs" / "zh_CN" / f"{LAB}.ipynb"
 WORDS = "I expected less, because I forgot that both nodes share the memory of one machine."
 
 
@@ -57,9 +58,9 @@ def endless(name: str, solution: str, stub: str) -> str:
     return f"import subprocess, sys\n{child}\nwhile True:\n    pass"
 
 
-def submit(folder: Path, fill: Fill, record: dict[str, Any] | None) -> Path:
+def submit(folder: Path, fill: Fill, record: dict[str, Any] | None, edition: Path = SOURCE) -> Path:
     """Fill in the student version by script, as somebody who ran its last cell and saved."""
-    source = notebooks.read(SOURCE)
+    source = notebooks.read(edition)
     made = notebooks.student(source, LAB)
     answers = {task.cells["answer"].id: task for task in notebooks.tasks(source, LAB)}
     for cell in made.cells:

@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 import pytest
-from course_submissions import LAB, REPO, copied, empty, endless, good, submit, tampered, wrong_trend
+from course_submissions import CHINESE, LAB, REPO, SOURCE, copied, empty, endless, good, submit, tampered, wrong_trend
 
 from aiinfra_widgets.course import grading, sheet
 from aiinfra_widgets.errors import DataError, StorageError
@@ -35,10 +35,11 @@ FILLS = {"wrong": wrong_trend, "copied": copied, "late": good, "tampered": tampe
 
 
 def class_of(folder: Path, record: dict[str, Any], names: list[str]) -> list[grading.Submission]:
-    """Let each of these hand in; `late` committed after the reveal."""
+    """Let each of these hand in; `late` committed after the reveal, and `good` has the Chinese edition."""
     late = {**record, "ledger": [record["ledger"][0] | {"at": "2099-01-01T00:00:00.000+00:00"}]}
     for name in names:
-        submit(folder / name, FILLS[name], late if name == "late" else record)
+        edition = CHINESE if name == "good" else SOURCE
+        submit(folder / name, FILLS[name], late if name == "late" else record, edition)
     return grading.submissions([folder])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -13,6 +14,8 @@ from typing import Any
 
 import psutil
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # pytest's import mode leaves it out
 
 from aiinfra_widgets.launch.session import Session, spec_of, watch
 from aiinfra_widgets.machine.devices import found
@@ -29,6 +32,7 @@ LONG = {
     "steps": 10_000_000,
     "evaluate_every": 0,
     "checkpoint_every_s": 0.2,
+    "restarts": 0,
 }
 
 
@@ -147,3 +151,41 @@ def owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Owner]:
     finally:
         for process in of_this_test(mark):
             process.kill()
+
+
+@pytest.fixture
+def tmpfs(tmp_path):
+    """Return a function that mounts a small disk; needs root."""
+    mounted = []
+
+    def mount(size_bytes: int) -> Path:
+        folder = tmp_path / f"disk{len(mounted)}"
+        folder.mkdir()
+        argv = ["mount", "-t", "tmpfs", "-o", f"size={size_bytes},mode=0700", "tmpfs", str(folder)]
+        done = subprocess.run(argv, capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"cannot mount a small disk here: {done.stderr.strip() or 'needs root'}")
+        mounted.append(folder)
+        return folder
+
+    yield mount
+    for folder in mounted:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.fixture
+def loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, str]]:
+    """Return a function that has ranks and supervisor load one of the C files here, with a variable for it; returns their environment."""
+
+    def load(name: str, **variables: str) -> dict[str, str]:
+        library = tmp_path / f"{name}.so"
+        source = Path(__file__).with_name(f"{name}.c")
+        compiler = shutil.which("cc") or shutil.which("gcc") or pytest.skip("no C compiler here")
+        subprocess.run([compiler, "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"], check=True)
+        # This process has its libraries already; what it starts has not.
+        env = {"LD_PRELOAD": str(library), "AIINFRA_KEEP_ENV": "LD_PRELOAD", **variables}
+        for variable, value in env.items():
+            monkeypatch.setenv(variable, value)
+        return {**os.environ, **env}
+
+    return load

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import os
 import random
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
+import killing
 import numpy as np
 import pytest
 
@@ -22,26 +18,6 @@ from aiinfra_widgets.runs.layout import RunDir
 from aiinfra_widgets.runs.status import traceback_of
 
 MIB = 2**20
-
-
-@pytest.fixture
-def tmpfs(tmp_path):
-    """Return a function that mounts a small disk; needs root."""
-    mounted = []
-
-    def mount(size_bytes: int) -> Path:
-        folder = tmp_path / f"disk{len(mounted)}"
-        folder.mkdir()
-        argv = ["mount", "-t", "tmpfs", "-o", f"size={size_bytes},mode=0700", "tmpfs", str(folder)]
-        done = subprocess.run(argv, capture_output=True, text=True)
-        if done.returncode:
-            pytest.skip(f"cannot mount a small disk here: {done.stderr.strip() or 'needs root'}")
-        mounted.append(folder)
-        return folder
-
-    yield mount
-    for folder in mounted:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 @pytest.fixture
@@ -96,28 +72,10 @@ def test_a_checkpoint_that_does_not_fit_leaves_the_one_before(run, tmpfs):
     assert checkpoint.load(small)[0]["tick"] == 3
 
 
-def test_whenever_the_writer_is_killed_latest_is_whole(run, owner):
-    chance = random.Random(20_261_120)
-    writer, seen, tick = Path(__file__).with_name("checkpoint_writer.py"), [], 0
-    for _ in range(20):
-        process = subprocess.Popen(
-            [sys.executable, str(writer), str(run.path), str(tick)], stdout=subprocess.PIPE, text=True
-        )
-        owner.processes.append(process)
-        assert process.stdout.readline() == "ready\n"
-        time.sleep(chance.uniform(0.0, 0.08))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        kept = checkpoint.load(run)
-        if kept is None:
-            assert not seen, "a checkpoint that was there is gone"
-            continue
-        meta, arrays = kept
-        assert (arrays["state"] == meta["tick"]).all()
-        assert meta["tick"] >= (seen[-1] if seen else 0)
-        seen.append(meta["tick"])
-        tick = meta["tick"] + 1
+def test_whenever_the_writer_is_killed_latest_is_whole(run):
+    seen = killing.cut_off_writers(run, random.Random(20_261_120), 20)
     assert len(seen) > 10
+    tick = seen[-1] + 1
     checkpoint.save(run, tick, {"nodes": 1}, 0, state(tick))
     left = [p.name for p in run.checkpoints.iterdir()]
     assert not [name for name in left if name.endswith(".part")]  # what was cut off is gone at the next start
@@ -126,10 +84,10 @@ def test_whenever_the_writer_is_killed_latest_is_whole(run, owner):
 
 def test_the_same_tick_twice_never_touches_the_first(run):
     first = checkpoint.save(run, 7, {"nodes": 1}, 0, state(7))
-    before = (first / "state.safetensors").stat().st_ino
+    before = (first / "state-00000-of-00001.safetensors").stat().st_ino
     second = checkpoint.save(run, 7, {"nodes": 2}, 0, state(7))
     assert second != first
-    assert (first / "state.safetensors").stat().st_ino == before
+    assert (first / "state-00000-of-00001.safetensors").stat().st_ino == before
     assert checkpoint.load(run)[0]["spec"] == {"nodes": 2}
     third = checkpoint.save(run, 8, {"nodes": 1}, 0, state(8))
     assert sorted(p for p in run.checkpoints.iterdir() if p.is_dir()) == sorted([second, third])
@@ -138,9 +96,15 @@ def test_the_same_tick_twice_never_touches_the_first(run):
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
-        (lambda c: (c / "0000000002/state.safetensors").write_bytes(b"x"), "its checksum is not the one written"),
-        (lambda c: os.truncate(c / "0000000002/state.safetensors", 50), "its checksum is not the one written"),
-        (lambda c: (c / "0000000002/state.safetensors").unlink(), "No such file"),
+        (
+            lambda c: (c / "0000000002/state-00000-of-00001.safetensors").write_bytes(b"x"),
+            "its checksum is not the one written",
+        ),
+        (
+            lambda c: os.truncate(c / "0000000002/state-00000-of-00001.safetensors", 50),
+            "its checksum is not the one written",
+        ),
+        (lambda c: (c / "0000000002/state-00000-of-00001.safetensors").unlink(), "No such file"),
         (lambda c: (c / "0000000002/meta.json").write_text("{"), "damaged"),
         (lambda c: (c / "0000000002/meta.json").write_text("[]"), "damaged"),
         (lambda c: (c / "LATEST").write_text("5"), "No such file"),
@@ -166,7 +130,8 @@ def test_resuming_from_a_damaged_checkpoint_fails_with_its_name(owner):
     session = owner.sessions[-1]
     session.stop(reader, wait_s=30)
     state_file = (
-        next(reader.run.checkpoints.glob((reader.run.checkpoints / "LATEST").read_text())) / "state.safetensors"
+        next(reader.run.checkpoints.glob((reader.run.checkpoints / "LATEST").read_text()))
+        / "state-00000-of-00001.safetensors"
     )
     os.truncate(state_file, 100)
     again = session.resume(reader.run, room=2)
@@ -180,7 +145,7 @@ def test_no_pickle_is_ever_read(run):
     import pickle
 
     checkpoint.save(run, 1, {"nodes": 1}, 0, state(1))
-    planted = run.checkpoints / "0000000001" / "state.safetensors"
+    planted = run.checkpoints / "0000000001" / "state-00000-of-00001.safetensors"
     planted.write_bytes(pickle.dumps({"state": 1}))
     with pytest.raises(LabError):
         checkpoint.load(run)

@@ -10,7 +10,15 @@ import pytest
 LONG = {"workload": "synthetic", "width": 64, "depth": 4, "checkpoint_every_s": 0.2}
 
 
-@pytest.mark.parametrize("plan", [{"tp_size": 2}, {"pp_size": 2, "num_microbatches": 4}, {"zero_stage": 3}], ids=str)
+@pytest.mark.parametrize(
+    "plan",
+    [
+        {"tp_size": 2},
+        pytest.param({"pp_size": 2, "num_microbatches": 4}, marks=pytest.mark.slow),
+        pytest.param({"zero_stage": 3}, marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
 def test_a_node_that_holds_a_share_dies(owner, plan):
     reader = owner.start(2, nodes=2, **LONG, **plan)
     owner.until(reader, lambda s: reader.kind("checkpoint"))

@@ -49,7 +49,7 @@ def test_the_survivor_of_two_goes_on(owner, victim):
 
 
 def test_what_is_asked_of_a_degraded_run_is_decided_by_the_survivor(owner):
-    reader = owner.start(3, nodes=2)
+    reader = owner.start(2, nodes=2)
     session = owner.sessions[-1]
     later = session.ask(reader, {"learning_rate": 0.01}, at_tick=10**6)
     os.kill(owner.pid(reader, 0), signal.SIGKILL)
@@ -60,7 +60,7 @@ def test_what_is_asked_of_a_degraded_run_is_decided_by_the_survivor(owner):
     assert [p.stem for p in reader.run.inbox.glob("*.json")] == [
         later.id
     ]  # what the dead controller had read is not lost
-    more = session.ask(reader, {"nodes": 2})  # nobody can join a world with a dead rank: relaunched from a checkpoint
+    more = session.ask(reader, {"nodes": 2})  # there is no spare one: relaunched from a checkpoint
     owner.until(reader, lambda s: reader.spec.nodes == 2 and s.state == "running")
     assert reader.answer(more.id)["kind"] == "applied"
     assert reader.run.incarnations() == 2

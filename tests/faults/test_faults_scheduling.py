@@ -69,7 +69,15 @@ def trained_as(undisturbed: dict[int, float], owner: Any, losses: dict[int, floa
     assert losses == {job: undisturbed[job] for job in losses}
 
 
-@pytest.mark.parametrize("victims", [[2], [0], [1, 3], [0, 2]], ids=["a-node", "the-scheduler", "two-nodes", "both"])
+@pytest.mark.parametrize(
+    "victims",
+    [
+        pytest.param([2], id="a-node", marks=pytest.mark.slow),
+        pytest.param([0], id="the-scheduler"),
+        pytest.param([1, 3], id="two-nodes", marks=pytest.mark.slow),
+        pytest.param([0, 2], id="both", marks=pytest.mark.slow),
+    ],
+)
 def test_ranks_that_die(owner, undisturbed, victims):
     reader = start(owner)
     for node in victims:
@@ -87,6 +95,7 @@ def test_ranks_that_die(owner, undisturbed, victims):
     trained_as(undisturbed, owner, losses)
 
 
+@pytest.mark.slow
 def test_a_node_broken_on_request_while_the_run_is_paused(owner, undisturbed):
     reader = start(owner)
     session = owner.sessions[-1]
@@ -100,7 +109,8 @@ def test_a_node_broken_on_request_while_the_run_is_paused(owner, undisturbed):
     trained_as(undisturbed, owner, losses)
 
 
-@pytest.mark.parametrize("seed", [2, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2])
 def test_nodes_die_while_jobs_begin_and_end_all_the_time(owner, seed):
     """Jobs of up to two nodes and 50 ms, a new policy now and then, and two deaths close together: nobody else is lost."""
     rng = random.Random(seed)
@@ -122,6 +132,7 @@ def test_nodes_die_while_jobs_begin_and_end_all_the_time(owner, seed):
     assert sorted(node for e in reader.kind("rank-lost") for node in e["lost"]) == sorted(victims)
 
 
+@pytest.mark.slow
 def test_everything_dies_and_the_run_is_resumed(owner, undisturbed):
     reader = start(owner)
     owner.until(reader, lambda s: reader.kind("checkpoint") and reader.kind("job-ended"))

@@ -11,7 +11,8 @@ import pytest
 
 from aiinfra_widgets.errors import AdmissionError, LaunchError
 from aiinfra_widgets.launch import local, pool
-from aiinfra_widgets.launch.supervisor import Supervisor, _why
+from aiinfra_widgets.launch.processes import why_ended
+from aiinfra_widgets.launch.supervisor import Supervisor
 from aiinfra_widgets.machine.profile import Machine
 from aiinfra_widgets.runs.jobs import write_job
 from aiinfra_widgets.runs.layout import RunDir, write_json
@@ -93,7 +94,7 @@ def test_variables_of_another_launcher_are_scrubbed():
     ],
 )
 def test_exit_codes_in_words(code, tail, says):
-    assert _why(code, 4, tail).startswith(says)
+    assert why_ended(code, 4, tail).startswith(says)
 
 
 @pytest.mark.parametrize("size", [0, -1, 17, 10_000])
@@ -105,7 +106,7 @@ def test_more_ranks_than_the_machine_takes_are_refused_before_anything_is_made(t
 
 def test_a_process_is_told_from_a_later_one_with_its_pid():
     assert pool.lives(pool.me())
-    assert not pool.lives({**pool.me(), "born_s": 1.0})
+    assert not pool.lives({**pool.me(), "up_s": 1.0})
     assert not pool.lives({})
     assert not pool.lives({"pid": 2**22 + 1, "born_s": 1.0})
 

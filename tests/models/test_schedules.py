@@ -12,17 +12,10 @@ from hypothesis import strategies as st
 
 from aiinfra_widgets.errors import ModelInputError, UnknownNameError
 from aiinfra_widgets.models import schedules
+from aiinfra_widgets.models.kinds import BACKWARD, BUBBLE, COMMUNICATION, DATA, FORWARD, KINDS, UPDATE, WAITING
 from aiinfra_widgets.models.schedule_simulation import Interval, SimulatedStep, simulate
 from aiinfra_widgets.models.schedules import (
-    BACKWARD,
-    BUBBLE,
-    COMMUNICATION,
-    DATA,
-    FORWARD,
-    KINDS,
     SCHEDULES,
-    UPDATE,
-    WAITING,
     Operation,
     bubble_frac,
     in_flight,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 import pytest
 
 from aiinfra_widgets.experiment import experiment
+from aiinfra_widgets.launch import local
 from aiinfra_widgets.launch.schedule import ask_all, parse_changes
 from aiinfra_widgets.launch.session import Session, spec_of, watch
 from aiinfra_widgets.machine.devices import found
@@ -105,3 +108,20 @@ def make_lab() -> type[Lab]:
 def curve() -> Callable[[RunReader], list[float]]:
     """The loss of every tick."""
     return losses
+
+
+@pytest.fixture
+def on_ranks(repo: Path, tmp_path: Path) -> Callable[..., None]:
+    """Run a file of tests under mpiexec: every rank must pass all of them."""
+
+    def run(inner: Path, ranks: int, *words: str, each_s: int = 240, all_s: int = 560) -> None:
+        argv = local.command(ranks, [], local.mpiexec())
+        start = argv[: argv.index("-m")]  # up to the Python; what follows is the lab's own programme
+        tests = ["-m", "mpi4py", "-m", "pytest", str(inner), "-x", f"--timeout={each_s}", *words]
+        tests += [f"--basetemp={tmp_path / 'ranks'}", "-p", "no:cacheprovider"]
+        env = local.environment(os.environ, 1)
+        done = subprocess.run([*start, *tests], cwd=repo, env=env, capture_output=True, text=True, timeout=all_s)
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        assert done.stdout.count(" passed") == ranks, done.stdout[-2000:]
+
+    return run

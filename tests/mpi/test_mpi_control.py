@@ -94,6 +94,14 @@ def test_nodes_may_join_and_leave_while_the_run_is_paused(lab, curve):
     assert reader.ticks["nodes"].iloc[-1] == 3
 
 
+def test_a_node_that_left_does_not_take_those_it_left_for_those_at_work_now(lab, curve):
+    """Down by two steps and up by one: the node that left first hears that the members are those of when it left."""
+    changes = [f"step={10 * i} nodes={n}" for i, n in enumerate((2, 1, 2, 4, 3, 2, 3, 1, 4), 1)]
+    reader = lab.done(changes, nodes=3, steps=120)
+    assert [e["nodes"] for e in reader.kind("resized")] == [2, 1, 2, 4, 3, 2, 3, 1, 4]
+    assert curve(reader) == pytest.approx(curve(lab.done(steps=120)), **CLOSE)
+
+
 def test_a_paused_run_can_be_stopped_and_checkpointed(lab):
     reader = lab.start(["step=10 pause"], nodes=2, **LONG)
     lab.until(reader, lambda now: now.state == "paused")
@@ -151,7 +159,7 @@ def test_a_stop_that_came_too_late_does_not_end_the_next_incarnation(lab):
         ({"changes": {"global_batch": 2}, "verb": "fly"}, "training cannot 'fly'"),
         ({"changes": {"nodes": 4, "global_batch": 2}}, "with global_batch 2 some would have no sample"),
         ({"changes": {"nodse": 2}}, "nodse: no such field; did you mean 'nodes'"),
-        ({"verb": "explode"}, "training cannot 'explode'; known: checkpoint, pause, resume, stop"),
+        ({"verb": "explode"}, "training cannot 'explode'; known: checkpoint, fault, pause, resume, stop"),
         ({}, "nothing was asked"),
         ({"changes": [1]}, "changes and arguments are objects"),
         ({"verb": "stop", "at_tick": "soon"}, "at_tick is a whole number"),

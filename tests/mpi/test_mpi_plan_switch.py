@@ -31,8 +31,10 @@ def plain(warm, curve):
         ({"nodes": 2, "tp_size": 2, "sequence_parallel": True}, ["step=10 nodes=4",
          "step=20 nodes=2 tp_size=1 sequence_parallel=false cp_size=2"],
          ["TP2", "DP2 x TP2", "CP2"]),
+        ({"nodes": 2, "zero_stage": 1}, ["step=8 redundancy=neighbour", "step=16 nodes=4 mirror_every=3", "step=24 redundancy=checkpoint"],
+         ["DP2", "DP2", "DP4", "DP4"]),
     ],
-    ids=["degrees", "schedules", "nodes-and-plan"],
+    ids=["degrees", "schedules", "nodes-and-plan", "redundancy"],
 )  # fmt: skip
 def test_the_loss_curve_goes_on_over_changes_of_plan(lab, curve, plain, start, changes, plans):
     run = lab.done(changes, **WORK, **start)

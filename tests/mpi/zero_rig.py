@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from aiinfra_widgets.models.rank_grid import share
 from aiinfra_widgets.parallel.groups import MpiGroup
 from aiinfra_widgets.parallel.hooks import Hooks
-from aiinfra_widgets.parallel.layout import Layout
+from aiinfra_widgets.parallel.layout import Layout, Piece
 from aiinfra_widgets.parallel.ledger import Ledger
 from aiinfra_widgets.parallel.optimizer import AdamW, Sgd
 from aiinfra_widgets.parallel.units import build
@@ -152,7 +152,7 @@ class Ranks:
             for unit in self.units:
                 found = self.store.gradients(unit)
                 if found is not None:
-                    unit.put(self.layout, found, self.gradient)
+                    Piece("gradient", found, unit.places(self.layout)).put({"gradient": self.gradient})
         self.store.update(self.lr, number)
         return self.comm.allreduce(total)
 

@@ -123,7 +123,8 @@ def whole(out: Path) -> dict[str, bytes]:
     return {str(p.relative_to(out)): p.read_bytes() for p in out.glob("reports/*/*")}
 
 
-@pytest.mark.parametrize("reports", [6, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.slow  # that nothing is lost when it is stopped is shown by the test of Ctrl-C below
+@pytest.mark.parametrize("reports", [6, 20])
 def test_a_batch_survives_kill_9_with_two_planted_failures(batches, tmp_path, reports):
     out, fails, holds = tmp_path / "out", {1, reports - 1}, reports // 2
     rows = [

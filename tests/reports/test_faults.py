@@ -73,7 +73,8 @@ def test_a_hanging_cell_ends_with_its_kernel(write, tmp_path, stubborn):
 
 def in_a_process(lab: Path, out: Path) -> subprocess.Popen[str]:
     code = (
-        "import sys; from pathlib import Path; from aiinfra_widgets.reports.run import report; "
+        "import sys, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "  # ignored in a shell's background
+        "from pathlib import Path; from aiinfra_widgets.reports.run import report; "
         f"r = report(Path({str(lab)!r}), {{}}, Path({str(out)!r})); sys.exit(0 if r.ok else 2)"
     )
     return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -183,6 +183,17 @@ def test_segments_over_resizes_and_incarnations(made):
     assert last_segment(made.run) == 2
 
 
+def test_ticks_that_are_done_again_after_a_death_are_told_in_both_segments(made):
+    made.segment(0, 0, 2)
+    made.ticks(1, 30, 2, 0)  # the state of step 20 is what was left
+    made.segment(1, 20, 1, cause="rank-lost")
+    made.ticks(21, 60, 1, 1, step_time_s=0.5)
+    reader = made.read()
+    assert [(s.index, s.first_tick, s.ticks) for s in reader.segments()] == [(0, 0, 30), (1, 20, 40)]
+    assert [s.values["step_time_s"].value for s in reader.segments()] == pytest.approx([0.015, 0.5])
+    assert reader.ticks["tick"].tolist() == [*range(1, 31), *range(21, 61)]
+
+
 def test_the_last_word_of_a_node_is_of_its_newest_incarnation(made):
     for incarnation in range(12):
         made.event(0, "started", incarnation)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -217,6 +218,34 @@ def test_relaunching_and_then_nothing(made, sleeper):
     made.outcome("relaunch", nodes=4)
     made.age(10)
     assert now(made).state == "interrupted"
+
+
+def test_a_job_that_is_put_back_is_not_over_before_its_scheduler_was_asked(made, sleeper, tmp_path):
+    """The supervisor ends with its allocation, some seconds before the next who looks asks Slurm what became of the job."""
+    pid, born_s = dead_pid(sleeper)
+    made.event("launch", "launching", pid=pid, born_s=born_s, size=2, job="7", pool=str(tmp_path))
+    made.segment(0, 0, 2)
+    made.outcome("relaunch")
+    made.age(10)
+    assert now(made).state == "starting"
+    said = {
+        "state": "PENDING",
+        "reason": "BeginTime",
+        "waiting": True,
+        "over": False,
+        "job": "7",
+        "wall_s": time.time(),
+    }
+    (tmp_path / "queue.json").write_text(json.dumps(said))
+    assert "job 7 of Slurm is pending (BeginTime)" in now(made).message
+    (tmp_path / "queue.json").write_text(json.dumps({**said, "state": "CANCELLED", "over": True}))
+    assert (now(made).state, now(made).message.rpartition("; ")[2]) == (
+        "interrupted",
+        "job 7 of Slurm is cancelled (BeginTime)",
+    )
+    (tmp_path / "queue.json").unlink()
+    made.age(60)
+    assert now(made).state == "interrupted"  # nobody asks
 
 
 def test_a_resumed_run_is_judged_by_its_newest_incarnation(made):

@@ -14,7 +14,7 @@ import pytest
 from aiinfra_widgets.errors import DataError, ModelInputError
 from aiinfra_widgets.experiment import experiment, experiment_names
 from aiinfra_widgets.machine.profile import Machine
-from aiinfra_widgets.models.schedules import KINDS
+from aiinfra_widgets.models.kinds import KINDS
 from aiinfra_widgets.runs import layout
 from aiinfra_widgets.runs.reader import RunReader
 from aiinfra_widgets.runs.trace import MEASURED, PREDICTED, chrome_trace

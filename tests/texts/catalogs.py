@@ -42,10 +42,11 @@ DECLARED: dict[str, tuple[int | str, ...]] = {
 #: Attributes of an experiment that are texts; of what one tick is called, the plural too.
 ATTRIBUTES = ("title", "tick")
 #: Whole tables of texts that are also used as keys.
-TABLES = {"models/schedules.py": ("KINDS",)}
+TABLES = {"models/kinds.py": ("KINDS",)}
 #: Where errors are raised that a person meets on the page. Elsewhere an error is for a terminal, and stays in English.
 TOLD = (
-    "spec.py", "errors.py", "experiments/*/spec.py", "experiments/training/predict_memory.py", "models/rank_grid.py", "parallel/plan.py",
+    "spec.py", "knobs.py", "errors.py", "experiments/*/spec.py", "experiments/training/predict_memory.py", "models/rank_grid.py",
+    "parallel/plan.py",
     "runs/control.py", "launch/session.py", "launch/pool.py", "machine/limits.py", "widgets/*.py", "claims/claim.py", "claims/units.py",
 )  # fmt: skip
 #: What stands in pieces: the words before a list of names in an error, and what parts sentences in a row.

@@ -9,6 +9,8 @@ from typing import Any
 from aiinfra_widgets.machine.profile import Machine, Probe
 
 OVERHEAD_S, FLOPS, LATENCY_S, BYTES_PER_S = 1e-5, 1e10, 5e-6, 1e9
+#: Read and written in memory together.
+MEMORY_BYTES_PER_S = 2e10
 BATCHES = (16, 256, 1024)
 #: Kinds of larger nets: a nanosecond for each number that a probe names, after OVERHEAD_S.
 OTHERS: dict[str, dict[str, tuple[int, ...]]] = {
@@ -68,6 +70,7 @@ def machine(cores: int = 2, others: float = 0.0) -> Machine:
         probes += [probe("update", 3e-5 + 3e-9 * p, params=p, ranks=n, optimizer="adamw") for p in (2**8, 2**24)]
         probes.append(probe("shared_cores", 0.01 * turns, ranks=n))
         probes.append(probe("tail", 5e-6, ranks=n))
+        probes.append(probe("memory", MEMORY_BYTES_PER_S, unit="B/s", ranks=n))
         for alone_s, size in itertools.product((3e-4, 1e-2), (2**9, 2**22)):
             at = {"ranks": n, "alone_s": alone_s, "bytes": size}
             comm = 0.0 if n == 1 else (LATENCY_S + size / BYTES_PER_S) * turns

@@ -17,6 +17,9 @@ TRAINING = experiment("training")
 HERE = Machine("here", "2026-01-01", 2, 8 * 2**30)
 
 
+TWO = {"nodes": 2, "redundancy": "neighbour"}
+
+
 def spec(**values):
     return TRAINING.spec.make(values)
 
@@ -35,6 +38,17 @@ def spec(**values):
             "link_bandwidth_bytes_per_s: got 1; allowed: 0 (as fast as it is), or 1 MB/s",
         ),
         ({"momentum": 1.0}, "momentum: got 1.0"),
+        (
+            {"redundancy": "neighbour"},
+            "redundancy: 1 node has no neighbour to keep a copy; use redundancy checkpoint, or 2",
+        ),
+        ({**TWO, "engine": "torch-fsdp2"}, "redundancy: torch-fsdp2 is torch's own and keeps no copies"),
+        ({**TWO, "average_every": 4}, "redundancy: replicas that drift hold a state of their own each"),
+        (
+            {**TWO, "device": "auto"},
+            "redundancy: a death leaves NCCL's groups hanging; use transport=mpi or device=cpu",
+        ),
+        ({**TWO, "mirror_every": 1001}, "mirror_every: got 1001"),
         ({"algorithm": "rign"}, "did you mean 'ring'"),
         ({"device": "gpu"}, "device: got 'gpu'"),
         ({"steps": True}, "steps: got True"),

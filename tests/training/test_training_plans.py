@@ -14,10 +14,11 @@ from aiinfra_widgets.experiments.training import Training
 from aiinfra_widgets.experiments.training.predict_calls import SLEEP_OVERHEAD_S
 from aiinfra_widgets.experiments.training.spec import TrainingSpec
 from aiinfra_widgets.machine.profile import Machine
-from aiinfra_widgets.models.schedules import BACKWARD, FORWARD, bubble_frac
+from aiinfra_widgets.models.kinds import BACKWARD, FORWARD
+from aiinfra_widgets.models.schedules import bubble_frac
 from aiinfra_widgets.quantities import Prediction
 from aiinfra_widgets.workloads import catalog
-from tests.training.made_up_machine import BYTES_PER_S, LATENCY_S, machine
+from tests.training.made_up_machine import BYTES_PER_S, LATENCY_S, MEMORY_BYTES_PER_S, machine
 
 TP, PP, SPREAD = {"nodes": 2, "tp_size": 2}, {"nodes": 2, "pp_size": 2, "num_microbatches": 4}, {"nodes": 2}
 PLANS: dict[str, dict[str, Any]] = {
@@ -139,6 +140,42 @@ def test_what_a_rank_holds(optimizer):
         assert predict({**DENSE, **plan})["parameters_bytes"] == pytest.approx(whole / 2, rel=0.02)
 
 
+#: 1 M numbers of a stage, with momentum: what one node hands to the other is half of the state.
+COPIES = {**DENSE, "redundancy": "neighbour", "mirror_every": 4}
+
+
+def test_copies_in_a_neighbours_memory_are_sent_now_and_then_and_held_twice():
+    whole = 2 * 4.0 * catalog.facts("synthetic").sized(512, 4).params
+    for plan in ({**SPREAD, "zero_stage": 1}, {**SPREAD, "zero_stage": 3}, PP):
+        with_copies, without = predict({**COPIES, **plan}), predict({**DENSE, **plan})
+        assert with_copies["sent_bytes"] - without["sent_bytes"] == whole / 4
+        # Both halves of the state, its own and the neighbour's, of two generations.
+        assert with_copies["mirror_bytes"] == 2 * whole
+        assert with_copies["step_time_s"] > without["step_time_s"]
+        assert sum(with_copies[part] for part in Training.parts) == pytest.approx(with_copies["step_time_s"])
+    # Half of the state, every fourth step: copied here (read, fetched to be overwritten, written), then by a message of its own.
+    plan = {**SPREAD, "zero_stage": 1}
+    more_s = predict({**COPIES, **plan})["exposed_comm_time_s"] - predict({**DENSE, **plan})["exposed_comm_time_s"]
+    copy_s, message_s = 3 * whole / 2 / MEMORY_BYTES_PER_S, LATENCY_S / 2 + whole / 2 / BYTES_PER_S
+    assert more_s == pytest.approx((copy_s + message_s) / 4, rel=0.1)
+
+
+def test_replicas_hold_what_a_neighbour_would():
+    plan = {**TP, "nodes": 4}
+    found = predict({**COPIES, **plan})
+    assert found["sent_bytes"] == predict({**DENSE, **plan})["sent_bytes"]
+    assert found["mirror_bytes"] == 2 * 2 * found["parameters_bytes"]  # two generations of weights and momentum
+    plain = predict({**COPIES, **SPREAD})
+    assert plain["sent_bytes"] == predict({**DENSE, **SPREAD})["sent_bytes"]
+    assert "mirror_bytes" not in plain.values
+
+
+def test_an_injected_link_holds_up_copies_too():
+    slow = {**SPREAD, "zero_stage": 1, "link_latency_s": 0.01}
+    more_s = predict({**COPIES, **slow})["injected_time_s"] - predict({**DENSE, **slow})["injected_time_s"]
+    assert more_s == pytest.approx((0.01 + SLEEP_OVERHEAD_S) / 4)
+
+
 def test_a_slow_node_holds_up_its_stage_and_the_others():
     plain, slowed = predict({**DENSE, **PP}), predict({**DENSE, **PP, "slow_node": 0, "slow_factor": 3.0})
     assert slowed["step_time_s"] > 2 * plain["step_time_s"]
@@ -208,6 +245,7 @@ def test_what_was_not_probed_is_refused(values, says):
     [
         ({**SPREAD, "compression": "powersgd"}, "orthogonal"),
         ({**SPREAD, "average_every": 4}, "spread over the 4 steps"),
+        ({**SPREAD, "zero_stage": 1, "redundancy": "neighbour"}, "spread over the 10 steps"),
         ({**PP, "overlap": True}, "Overlap is not predicted"),
     ],
 )

@@ -10,7 +10,7 @@ import pytest
 from aiinfra_widgets.errors import ModelInputError
 from aiinfra_widgets.experiments.training import Training
 from aiinfra_widgets.experiments.training.spec import TrainingSpec
-from aiinfra_widgets.machine.profile import Machine
+from aiinfra_widgets.machine.profile import Host, Machine
 from aiinfra_widgets.quantities import Prediction, Value
 from aiinfra_widgets.workloads import catalog
 from tests.training.made_up_machine import FLOPS, machine
@@ -52,6 +52,60 @@ def test_one_call_is_one_sweep():
             single = predict({"workload": "digits-cnn", "nodes": n, "global_batch": b})
             for name in ("step_time_s", "samples_per_s", "energy_per_step_j", "cost_per_step_usd"):
                 assert np.broadcast_to(sweep[name], (3, 2))[i, j] == pytest.approx(single[name]), name
+
+
+def on_hosts(*hosts: Host) -> Machine:
+    here = machine()
+    return here.with_probes(here.probes, hosts=hosts)
+
+
+def test_hosts_are_filled_one_after_the_other():
+    at = on_hosts(Host("a", 2), Host("b", 1), Host("c", 4))
+    assert at.ranks_on_hosts([0, 1, 2, 3, 5, 9]).tolist() == [
+        [0, 0, 0], [1, 0, 0], [2, 0, 0], [2, 1, 0], [2, 1, 2], [2, 1, 6],
+    ]  # fmt: skip
+    assert at.cores_of(7) == 2 + 1 + 2  # of two cores each
+
+
+def test_on_hosts_nodes_beyond_one_machines_cores_help_and_the_slowest_host_holds_all_up():
+    asked = {"workload": "digits-cnn", "global_batch": 1024, "nodes": 4}
+    two = predict({**asked, "nodes": 2}, at=on_hosts(Host("a", 2), Host("b", 2)))
+    alike = predict(asked, at=on_hosts(Host("a", 2), Host("b", 2)))
+    assert alike["step_time_s"] < 0.75 * two["step_time_s"]  # on one machine of two cores, no gain: the test below
+    slow = predict(asked, at=on_hosts(Host("a", 2), Host("b", 2, 0.5)))
+    forward_s = alike["compute_time_s"]
+    assert slow["straggler_wait_time_s"] == pytest.approx(
+        0.5 * forward_s, rel=0.1
+    )  # half of the nodes wait as long again
+    assert slow["step_time_s"] == pytest.approx(alike["step_time_s"] + forward_s, rel=0.1)
+    assert sum(slow[part] for part in Training.parts) == pytest.approx(slow["step_time_s"])
+    assert any("all wait for b, at 0.5" in note for note in slow.notes)
+
+
+def test_a_measured_speed_is_used_where_the_host_file_gives_none_and_its_origin_is_said():
+    asked = {"workload": "digits-cnn", "global_batch": 1024, "nodes": 2}
+    measured = Host("b", 1, measured=0.5, q25=0.4, q75=0.625, n=9)
+    assert [measured.told(given).speed for given in (None, 2.0)] == [0.5, 2.0]
+    assert [Host("b", 1).told(given).origin for given in (None, 2.0)] == ["assumed", "given"]
+    found = predict(asked, at=on_hosts(Host("a", 1).told(None), measured.told(None)))
+    same = predict(asked, at=on_hosts(Host("a", 1), Host("b", 1, 0.5)))
+    assert found["step_time_s"] == same["step_time_s"]
+    # What was measured has quartiles, and they are part of the prediction's: high speeds are short times.
+    value, exact = found.values["step_time_s"], same.values["step_time_s"]
+    assert value.low < exact.low < value.value < exact.high < value.high
+    assert any("a 1 (assumed, not measured)" in note for note in found.notes)
+    assert any("b 0.5 (measured " in note for note in found.notes)
+    assert any("b 0.5 (by the host file)" in note for note in same.notes)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"), [(0.55, ""), (0.61, "speed=0.61, but 0.5 was measured"), (0.39, "speed=0.39, but 0.5")]
+)
+def test_a_host_file_that_is_a_fifth_off_what_was_measured_is_contradicted_with_both_numbers(given, said):
+    b = Host("b", 1, measured=0.5, q25=0.5, q75=0.5, n=9).told(given)
+    assert said in b.contradiction
+    assert bool(b.contradiction) == bool(said)
+    assert not b.told(None).contradiction
 
 
 def test_more_nodes_than_cores_bring_nothing_and_say_so():

@@ -12,7 +12,7 @@ from bokeh.core.validation import check_integrity
 from bokeh.embed import json_item
 
 from aiinfra_widgets.experiment import Timeline, experiment, experiment_names
-from aiinfra_widgets.models.schedules import KINDS
+from aiinfra_widgets.models.kinds import KINDS
 from aiinfra_widgets.quantities import show
 from aiinfra_widgets.runs.status import Status
 from aiinfra_widgets.widgets import timeline, timeline_frame

@@ -6,7 +6,7 @@ every prediction is made from.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from ...errors import ModelInputError
 from ...experiment import Experiment, Spec, knob
@@ -23,6 +23,11 @@ class CalibrationSpec(Spec):
         "How often the list of probes is gone through, so that a short disturbance spoils one round.",
         ge=1,
         le=20,
+        group="Run",
+    )
+    only: Literal["all", "links"] = knob(
+        "all",
+        "Everything, or only what passes between ranks, within a host and between hosts, and how fast each host is.",
         group="Run",
     )
 

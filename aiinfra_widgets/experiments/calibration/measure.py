@@ -18,8 +18,10 @@ from ...ranks.node import Arrays, Node, Program
 from . import CalibrationSpec
 from .measure_forward import forward_probes
 from .measure_layers import layer_probes
+from .measure_links import link_probes
 from .measure_probes import Probe, unit_of_work
 from .measure_ranks import rank_probes
+from .measure_speed import speed_probes
 
 #: Repeats of one probe in one round, where there is time for so many.
 MOST = 200
@@ -39,7 +41,7 @@ class Probes(Program):
         self.plain_ticks = 0
         self.plain = unit_of_work()
         self.probes: list[Probe] = []
-        self.groups: dict[int, Any] = {}  # Intracomm, or COMM_NULL where this rank is not needed
+        self.groups: dict[tuple[int, ...], Any] = {}  # Intracomm, or COMM_NULL where this rank is not needed
 
     def state(self) -> Arrays:
         """Nothing that a newcomer or a resumed run could use: calibration starts again."""
@@ -48,11 +50,15 @@ class Probes(Program):
     def join(self, spec: Spec) -> None:
         """Make one communicator for each number of ranks that is probed."""
         comm = self.node.comm
-        self.probes = [*layer_probes(), *rank_probes(self.node, self.levels(comm.size)), *forward_probes()]
-        for n in self.levels(comm.size):
-            members = comm.Get_group().Incl(list(range(n)))
-            self.groups[n] = comm.Create_group(members) if comm.rank < n else MPI.COMM_NULL
         assert isinstance(spec, CalibrationSpec)
+        links = link_probes(self.node, self.levels(comm.size) if spec.only == "links" else [])
+        if spec.only == "links":
+            self.probes = [*links, *speed_probes(self.node)]
+        else:
+            self.probes = [*layer_probes(), *rank_probes(self.node, self.levels(comm.size)), *forward_probes(), *links]
+        for who in dict.fromkeys(probe.who for probe in self.probes):
+            members = comm.Get_group().Incl(list(who))
+            self.groups[who] = comm.Create_group(members) if comm.rank in who else MPI.COMM_NULL
         if self.node.controller:
             self.node.event("plan", ticks=len(self.probes) * spec.rounds + PLAIN_TICKS)
 
@@ -72,7 +78,7 @@ class Probes(Program):
         if rounds_done == self.spec.rounds or (rounds_done and share_s <= 0):
             return self._plain_tick(begun)
         probe = self.probes[number]
-        comm = self.groups[probe.ranks]
+        comm = self.groups[probe.who]
         if comm != MPI.COMM_NULL:
             self.times.setdefault(number, []).extend(self._repeat(probe, comm, share_s))
         sleeping_barrier(self.node.comm)

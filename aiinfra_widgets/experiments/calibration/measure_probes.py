@@ -36,6 +36,7 @@ class Probe:
         setup: Builds the operation on the ranks that take part and returns a function that does it once and says how
             many seconds it took.
         ranks: How many run it at the same time.
+        members: Which do, where it is not the first `ranks` of them.
         work: Divided by the time where the unit is a rate; 0 where the unit is "s".
         parts: Names of what `setup`'s function times, where that is more than one thing.
         least: Repeats in one round, however long they take.
@@ -52,6 +53,12 @@ class Probe:
     parts: tuple[str, ...] = ("",)
     least: int = 3
     warm_up: bool = True
+    members: tuple[int, ...] = ()
+
+    @property
+    def who(self) -> tuple[int, ...]:
+        """The ranks that take part."""
+        return self.members or tuple(range(self.ranks))
 
     def figure(self, times: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """Turn seconds into the probe's unit."""

@@ -8,6 +8,7 @@ from typing import ClassVar, Self
 from pydantic import field_validator, model_validator
 
 from ...experiment import Fields, Spec, knob
+from ...knobs import NODES
 
 POLICIES = (
     "fifo", "priority", "sjf", "srtf", "easy", "fair_share", "drf", "gang", "elastic", "deadline", "carbon", "price",
@@ -20,7 +21,10 @@ class SchedulingSpec(Spec):
 
     coordinators: ClassVar[int] = 1
 
-    nodes: int = knob(4, "Nodes: MPI ranks that train jobs.", label="Nodes", ge=1, le=256, live=True, group="System")
+    nodes: int = knob(
+        4, "Nodes: MPI ranks that train jobs.",
+        label="Nodes", ge=NODES.low, le=NODES.high, live=True, group="System",
+    )  # fmt: skip
     policy: str = knob("fifo", "Who gets the nodes.", choices=POLICIES, live=True, group="System")
     ageing_per_s: float = knob(
         0.0, "Policy priority: points that a job gains for each second of waiting; 0 lets the unimportant starve.",

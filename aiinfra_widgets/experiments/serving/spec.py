@@ -8,6 +8,7 @@ from typing import ClassVar, Self
 from pydantic import field_validator, model_validator
 
 from ...experiment import Fields, Spec, knob
+from ...knobs import NODES
 
 SERVICES = ("synthetic", "digits-cnn", "gpt-tiny")
 ARRIVALS = ("poisson", "constant", "bursty", "trace", "http")
@@ -22,7 +23,13 @@ class ServingSpec(Spec):
     coordinators: ClassVar[int] = 1
 
     nodes: int = knob(
-        1, "Servers: MPI ranks that answer requests.", label="Servers", ge=1, le=256, live=True, group="System"
+        1,
+        "Servers: MPI ranks that answer requests.",
+        label="Servers",
+        ge=NODES.low,
+        le=NODES.high,
+        live=True,
+        group="System",
     )
     service: str = knob(
         "synthetic",
@@ -100,7 +107,7 @@ class ServingSpec(Spec):
     most_servers: int = knob(4, "The autoscaler never asks for more.", ge=1, le=256, live=True, group="System")
     slow_node: int = knob(
         -1, "Position of the server that is slowed down; -1 slows none.", label="Slow server",
-        ge=-1, le=255, live=True, group="Load",
+        ge=-1, le=511, live=True, group="Load",
     )  # fmt: skip
     slow_factor: float = knob(
         2.0, "How many times longer the slow server takes (injected).", ge=1.0, le=20.0, live=True, group="Load"
@@ -163,4 +170,4 @@ class ServingSpec(Spec):
 class Kill(Fields):
     """Which server dies."""
 
-    server: int = knob(0, "Position of the server that is killed.", ge=0, le=255)
+    server: int = knob(0, "Position of the server that is killed.", ge=0, le=511)

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-import numpy as np
-
 from ...experiment import Curve, Experiment, Spec, Timeline
 from ...machine.profile import Machine
-from ...models.schedules import KINDS
+from ...models.kinds import KINDS
 from ...quantities import Prediction, Value
 from ...texts import N_
 from .spec import TrainingSpec
@@ -63,6 +61,8 @@ class Training(Experiment):
 
     def reference_curves(self, spec: Spec, machine: Machine, curve: Curve, values: Sequence[float]) -> dict[str, Any]:
         """Return throughput over nodes: ideal as in the articles, and Amdahl's with the serial share that was calibrated."""
+        import numpy as np
+
         from ...models import amdahl_speedup
 
         least = _inner(spec)  # one replica

@@ -17,11 +17,12 @@ import torch
 from mpi4py import MPI
 from torch import Tensor
 
-from ...errors import DataError, LabError
+from ...errors import DataError, LabError, StateLostError
 from ...experiment import Spec
 from ...parallel.engine import Ask, Done, Engine, Job, floats
 from ...parallel.flat_engine import FlatEngine
 from ...parallel.layout import Layout, Whole
+from ...parallel.mirror import Mirror
 from ...parallel.optimizer import Optimizer
 from ...parallel.plan import Plan
 from ...ranks import checkpoint
@@ -39,7 +40,7 @@ COLUMNS = (
     "step_time_s", "data_time_s", "compute_time_s", "exposed_comm_time_s", "straggler_wait_time_s", "bubble_time_s",
     "injected_time_s", "engine_time_s", "sent_bytes", "transient_bytes", "loss",
 )  # fmt: skip
-HELD = ("parameters", "gradients", "optimizer", "compression", "outer")
+HELD = ("parameters", "gradients", "optimizer", "compression", "outer", "mirror")
 #: Ticks of a segment after which one is traced first: the warm-up is over.
 TRACED_FIRST = 6
 
@@ -48,6 +49,7 @@ class Trainer(Program):
     """One rank's part of the training."""
 
     agrees: ClassVar[bool] = True
+    sharded_checkpoints: ClassVar[bool] = True
 
     def __init__(self, spec: Spec, node: Node) -> None:
         assert isinstance(spec, TrainingSpec)
@@ -70,6 +72,7 @@ class Trainer(Program):
         self.engine: Engine | None = None
         self._flat: FlatEngine | None = None
         self._whole: Whole | None = None
+        self._mirror = Mirror()
         if spec.plan(spec.nodes).is_plain:
             self._flat = FlatEngine(self.job, node.world.size)
         else:
@@ -90,8 +93,8 @@ class Trainer(Program):
     # --- what the runtime asks ----------------------------------------------------------------------------------
     @property
     def replicated(self) -> bool:  # type: ignore[override]
-        """Survivors of a dead rank go on where each holds everything, and has it in place."""
-        return self._flat is not None
+        """Survivors of a dead rank go on where each holds everything, and has it in place, or where a neighbour has a copy."""
+        return self._flat is not None or self.spec.redundancy == "neighbour"
 
     def state(self) -> Arrays:
         """Return the whole state, P numbers each; current after `gather` and until the next step, or always where it is flat."""
@@ -106,6 +109,18 @@ class Trainer(Program):
         if self._whole is None and self.engine is not None and self.engine is not self._flat:
             self._whole = self.engine.whole()
 
+    def poison(self, *, here: bool) -> None:
+        """Make the parameters NaN: this rank's replica, or its part of what all of them hold."""
+        assert self.engine is not None
+        if self._flat is not None:
+            if here:
+                self._flat.whole()["parameters"].fill_(math.nan)
+            return
+        self.gather()
+        assert self._whole is not None
+        self._whole["parameters"].fill_(math.nan)
+        self.engine.load(self._whole)
+
     def leave(self, spec: Spec, *, regrouped: bool) -> None:
         """Hand the state over before ranks or plan change, while everybody can still be asked for his share."""
         assert isinstance(spec, TrainingSpec)
@@ -115,6 +130,37 @@ class Trainer(Program):
             self.gather()
             self.engine.close()
             self.engine = None
+
+    def abandon(self) -> None:
+        """See `Program`."""
+        if self.engine is not None:
+            self.engine.abandon()
+
+    def mend(self) -> bool:
+        """See `Program`: from a survivor that holds the whole state, else from the newest copies that they hold together."""
+        comm, flat = self.node.comm, self._flat is not None
+        found = np.empty((comm.size, 2), np.int64)
+        comm.Allgather(np.array([flat, self.tick if flat or self._whole is not None else -1], np.int64), found)
+        if found[:, 0].all():
+            return False
+        root = int(found[:, 1].argmax())
+        whole, step = self._empty(), int(found[root, 1])
+        if step >= 0:  # it died while the plan changed, before there were copies of what was handed over
+            if comm.rank == root:
+                whole = self._whole or {name: tensor.clone() for name, tensor in self._flat_whole().items()}
+            for name in sorted(whole):
+                comm.Bcast(whole[name].numpy(), root)
+        elif number := self._mirror.newest(comm):
+            step = self._mirror.rebuild(comm, number, whole)
+        else:
+            raise StateLostError("the nodes that are left hold no whole copy of the state: neighbours died together")
+        if self._flat is not None:
+            self._flat.close()
+        if self.tick > step:  # those steps are done again, and their losses told again
+            del self._epoch_losses[step - self.tick :]
+        self.engine = self._flat = self._plan = None
+        self._whole, self.tick = whole, step
+        return True
 
     def accept(self, spec: Spec) -> None:
         """Refuse a batch that the person's own archive is too small for, and a plan that torch's engines do not know.
@@ -157,7 +203,10 @@ class Trainer(Program):
         if self.tick >= spec.steps:
             return None
         assert self.engine is not None
+        assert self._plan is not None
         self._whole = None
+        if not self._plan.mirrors:
+            self._mirror.kept.clear()
         begun_s = time.perf_counter()
         index = self._index()
         slow = spec.slow_factor if spec.slow_node == node.rank else 1.0
@@ -190,6 +239,11 @@ class Trainer(Program):
         if every and self.tick % every == 0:
             self.evaluate()
         if not math.isfinite(self._loss):
+            said = f"the loss is {self._loss} at step {self.tick}"
+            if self.node.controller:
+                step = "resume at the last checkpoint, with a lower learning_rate if nobody poisoned it"
+                self.node.event("alarm", what="nan", nodes=[], tick=self.tick, message=said, next_step=step)
+            self.node.comm.Barrier()  # the first to raise ends them all; the loss is the same on all, so all come here
             raise LabError(
                 f"the loss is {self._loss} after step {self.tick}; lower learning_rate (now {self.spec.rate:g})"
             )
@@ -223,19 +277,22 @@ class Trainer(Program):
 
         whole = self._whole
         if whole is None:
-            assert self._flat is not None
-            whole = {name: tensor.clone() for name, tensor in self._flat.whole().items()}
+            whole = {name: tensor.clone() for name, tensor in self._flat_whole().items()}
+        self._whole = whole  # until the new plan has a copy: who dies before costs the others nothing
         begun_s = time.perf_counter()
         if plan.is_plain:
-            self._flat = FlatEngine(self.job, self.node.world.size)
-            self._flat.join(plan, self.node.comm)
-            self.engine = self._flat
+            flat = FlatEngine(self.job, self.node.world.size)
+            flat.join(plan, self.node.comm)
+            flat.load(whole)
+            self.engine = self._flat = flat
         else:
             if self._flat is not None:
                 self._flat.close()
                 self._flat = None
             self.engine = make_engine(self.job, plan, self.node.comm)
-        self.engine.load(whole)
+            self.engine.load(whole)
+        if plan.mirrors:
+            self.engine.begin_mirror(self._mirror, self.tick)
         self._whole, self._plan = None, plan
         if self.node.controller and self.tick:
             self.node.event("re-sharded", tick=self.tick, plan=str(plan.grid), cost_s=time.perf_counter() - begun_s)
@@ -259,6 +316,10 @@ class Trainer(Program):
         layout = Layout.of(nets.net_of(catalog.facts(wanted)).whole(seed=0))
         vector = torch.from_numpy(kept[1]["parameters"])
         load_base(self.work.module, {name: view.numpy() for name, view in layout.views(vector)})
+
+    def _flat_whole(self) -> Whole:
+        assert self._flat is not None
+        return self._flat.whole()
 
     def _empty(self) -> Whole:
         return self.job.layout.empty(self.job.optimizer.state_names, self.job.dtype)

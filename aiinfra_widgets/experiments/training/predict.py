@@ -46,7 +46,8 @@ def predict(spec: TrainingSpec, machine: Machine, **over: Any) -> Prediction:
         ModelInputError: Not calibrated; a GPU or one of torch's engines is asked for; a net that cannot be cut so; or a field
             that cannot be swept.
 
-    Valid when: one machine, CPU ranks of one thread, otherwise quiet; layers of the kinds that were probed.
+    Valid when: CPU ranks of one thread, otherwise quiet; layers of the kinds that were probed; one machine, or hosts whose links were
+    calibrated, and whose speeds were measured or stand in the host file (plain replicas; other plans as if all ranks shared one machine).
     Off by: low when neighbours use the cores; up to tens of percent for layers far outside the probed sizes.
     """
     _check(spec, over)
@@ -67,7 +68,7 @@ def predict(spec: TrainingSpec, machine: Machine, **over: Any) -> Prediction:
     step_s = middle["step_time_s"]
     known = ~np.isnan(step_s)
     told_s = np.where(known, step_s, 1.0)[()]
-    per_step = bill(spec, machine, n, told_s, np.minimum(np.asarray(n), machine.cores) * told_s)
+    per_step = bill(spec, machine, n, told_s, machine.cores_of(n) * told_s)
     for name in ("energy_per_step_j", "cost_per_step_usd"):
         values[name] = per_step[name] if np.all(known) else _where(known, per_step[name])
     if not over:
@@ -103,6 +104,8 @@ def _memory(spec: TrainingSpec, facts: WorkloadFacts) -> dict[str, Value]:
     found = {name: float(max(sizes)) for name, sizes in kinds.items()}
     if plan.compression not in {"top-k", "powersgd"}:
         del found["compression_bytes"]
+    if plan.mirrors:
+        found["mirror_bytes"] = float(max(r.mirror_bytes for r in ranks))
     return {name: Value(name, size, size, size, "modelled", "counted") for name, size in found.items()}
 
 
@@ -233,9 +236,11 @@ def _check(spec: TrainingSpec, over: Mapping[str, Any]) -> None:
 
 
 def _notes(spec: TrainingSpec, machine: Machine, over: Mapping[str, Any]) -> list[str]:
-    notes = []
+    notes: list[str] = []
     most = int(np.max(over.get("nodes", spec.nodes)))
-    if most > machine.cores:
+    if machine.hosts:
+        notes += _hosts_notes(machine, most)
+    elif most > machine.cores:
         notes.append(
             f"{most} nodes share {machine.cores} cores: they take turns, so more nodes than cores make a step longer."
         )
@@ -252,7 +257,7 @@ def _notes(spec: TrainingSpec, machine: Machine, over: Mapping[str, Any]) -> lis
         notes.append(
             "Overlap hides injected delays, but no bytes: on one machine a core either computes or moves them."
         )
-    notes += [] if plan.is_plain else list(_plan_notes(spec))
+    notes += [] if plan.is_plain else list(_plan_notes(spec, machine))
     if spec.algorithm != "mpi":
         notes.append(
             "The written-out algorithms are predicted at the speed of the library's, plus what the link injects."
@@ -260,7 +265,19 @@ def _notes(spec: TrainingSpec, machine: Machine, over: Mapping[str, Any]) -> lis
     return notes
 
 
-def _plan_notes(spec: TrainingSpec) -> Iterator[str]:
+def _hosts_notes(machine: Machine, most: int) -> Iterator[str]:
+    """Say on which hosts the nodes stand, whom the others wait for, and where their speeds are from."""
+    ranks = machine.ranks_on_hosts(most)
+    used = [(host, int(n)) for host, n in zip(machine.hosts, ranks, strict=True) if n]
+    told = ", ".join(f"{n} on {host.name}" for host, n in used[:8]) + (", ..." if len(used) > 8 else "")
+    slowest = min((host for host, _ in used), key=lambda host: host.speed)
+    waits = f"; all wait for {slowest.name}, at {slowest.speed:g} of this machine's speed" if slowest.speed < 1 else ""
+    yield f"Nodes stand on {len(used)} hosts ({told}){waits}. Energy and price are this machine's, for as many cores."
+    yield f"Speeds, relative to this machine: {machine.speeds_said([host for host, _ in used[:8]])}."
+    yield from (f"Speed of {host.contradiction}." for host, _ in used if host.contradiction)
+
+
+def _plan_notes(spec: TrainingSpec, machine: Machine) -> Iterator[str]:
     """Yield what the model of a plan leaves out."""
     if spec.overlap:
         yield "Overlap is not predicted under this plan: gradients are taken to be summed behind the last backward pass."
@@ -271,6 +288,14 @@ def _plan_notes(spec: TrainingSpec) -> Iterator[str]:
         yield f"Compression: {what} was not probed; it is counted as other passes over as many numbers."
     if spec.average_every > 1:
         yield f"Averages are spread over the {spec.average_every} steps between two of them; the step that averages takes longer."
+    if spec.redundancy == "neighbour":
+        yield f"Copies into a neighbour's memory are spread over the {spec.mirror_every} steps between two of them."
+    elif spec.restarts and spec.checkpoint_every_s and (launches := machine.rows("launch")):
+        up, again_s = launches[-1], spec.checkpoint_every_s / 2
+        yield (
+            f"A node that dies starts the run again: {up.median:.1f} s until the ranks are up (measured with {up.at['ranks']}), "
+            f"and {again_s:g} s of steps done again on average; neither is in the time of a step."
+        )
     if spec.recompute:
         yield "Recompute: what is computed again is counted, the bookkeeping of doing so is not."
     if spec.outer_momentum:

@@ -17,8 +17,9 @@ from ...models import (
 from ...parallel.plan import Plan
 from ...workloads.facts import FLOAT_BYTES, Layer, WorkloadFacts
 from ...workloads.step_times import StepTimes
-from .predict_memory import matrices, params
+from .predict_memory import matrices, number_bytes, params, sends_copies, stood_for
 from .predict_net import PartLayers, loss_of, stages_of
+from .spec import TrainingSpec
 
 Kind = Literal["all_reduce", "reduce_scatter", "all_gather", "all_to_all"]
 #: In which pass of a micro-batch, or once a step: behind the last backward pass, or with the update.
@@ -41,6 +42,7 @@ class Collective:
         ranks: That take part.
         times: In one such pass, or in one step; below 1 where it is not done in every step.
         again: Recomputation does it once more, if it is of the forward pass.
+        copied_bytes: Copied within a rank's own memory first.
     """
 
     kind: Kind
@@ -49,6 +51,7 @@ class Collective:
     ranks: int
     times: float = 1.0
     again: bool = True
+    copied_bytes: float = 0.0
 
     def in_a_step(self, num_microbatches: int) -> float:
         """Return how often it is done in a step."""
@@ -60,7 +63,8 @@ class Collective:
             "all_reduce": rates.allreduce_s, "reduce_scatter": rates.reduce_scatter_s,
             "all_gather": rates.all_gather_s, "all_to_all": rates.all_to_all_s,
         }  # fmt: skip
-        return float(measured[self.kind](self.size_bytes, self.ranks))
+        copy_s = rates.copy_s(self.copied_bytes, self.ranks) if self.copied_bytes else 0.0
+        return float(measured[self.kind](self.size_bytes, self.ranks)) + copy_s
 
     @property
     def sent_bytes(self) -> float:
@@ -142,6 +146,29 @@ def sent_bytes(facts: WorkloadFacts, plan: Plan, global_batch: int) -> float:
         if not last:  # the activations, and their gradients back
             each += 2 * m * hidden_bytes(plan, parts, micro)
     return each * grid.world_size / grid.pp_size
+
+
+def mirrored_bytes(spec: TrainingSpec, facts: WorkloadFacts, plan: Plan) -> float:
+    """Return the bytes of copies that all ranks send to neighbours in a step, on average: each number of the state once a copy."""
+    return number_bytes(spec, plan) * facts.params / plan.mirror_every if sends_copies(plan) else 0.0
+
+
+def mirror_calls(spec: TrainingSpec, plan: Plan, parts: Sequence[PartLayers]) -> list[Collective]:
+    """Return what copying the share of one virtual stage into a neighbour's memory costs a rank.
+
+    All n ranks hand a share S to the next one at a time: one of the n - 1 rounds of an all-gather of n S, which is calibrated.
+
+    Before that each copies the share within its own memory, which takes as long again.
+
+    Off by: low where ranks share cores, for a round by itself takes more turns than one of several; replicas that send nothing copy,
+    too, and that is left out.
+    """
+    n, numbers = plan.grid.world_size, stood_for(plan, parts, plan.grid.dp_size * plan.grid.cp_size - 1)
+    if not sends_copies(plan) or not numbers:
+        return []
+    share_bytes = float(numbers * number_bytes(spec, plan))
+    times = 1 / (plan.mirror_every * (n - 1))
+    return [Collective("all_gather", "update", n * share_bytes, n, times, copied_bytes=(n - 1) * share_bytes)]
 
 
 def hidden_bytes(plan: Plan, parts: Sequence[PartLayers], micro: float) -> float:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from ...errors import AdmissionError
 from ...machine.limits import RANK_BYTES, RESERVED_BYTES
 from ...machine.profile import Machine
+from ...models.rank_grid import share
 from ...models.rank_memory import RankMemory, activation_bytes, rank_memory
 from ...models.schedules import in_flight, order
 from ...parallel.plan import Plan
@@ -33,16 +34,23 @@ class StageMemory:
         held: What the plan's store holds, and what comes and goes.
         compression_bytes: What compression left out and keeps for the next step.
         outer_bytes: What DiLoCo's outer step keeps.
+        mirror_bytes: Copies of its own and its neighbour's share of the state, of two generations.
     """
 
     held: RankMemory
     compression_bytes: int = 0
     outer_bytes: int = 0
+    mirror_bytes: int = 0
+
+    @property
+    def steady_bytes(self) -> int:
+        """What is held between two steps."""
+        return self.held.held_bytes + self.compression_bytes + self.outer_bytes + self.mirror_bytes
 
     @property
     def peak_bytes(self) -> float:
         """All of it at once."""
-        return self.held.peak_bytes + self.compression_bytes + self.outer_bytes
+        return self.held.peak_bytes + self.compression_bytes + self.outer_bytes + self.mirror_bytes
 
 
 def memory(spec: TrainingSpec, facts: WorkloadFacts, plan: Plan) -> list[StageMemory]:
@@ -54,11 +62,12 @@ def memory(spec: TrainingSpec, facts: WorkloadFacts, plan: Plan) -> list[StageMe
         plan: How the net is distributed.
 
     Valid when: float32 or float64 throughout; under bf16 weights, gradients and state are float32, too.
-    Off by: exact for what is held and what comes and goes. Activations are those that autograd keeps between forward and
+    Off by: exact for what is held and what comes and goes; of copies under tensor parallelism, the other tp ranks are taken to
+        stand for biases behind a row cut, too. Activations are those that autograd keeps between forward and
         backward by the facts; temporary tensors inside an operation are left out.
     """
     pp, element = plan.grid.pp_size, 8 if plan.precision == "float64" else FLOAT_BYTES
-    virtual = stages_of(facts, plan)
+    virtual, mirrors = stages_of(facts, plan), _mirror_numbers(facts, plan)
     found = []
     for stage in range(pp):
         chunks = [virtual[c * pp + stage] for c in range(plan.chunks)]
@@ -72,7 +81,8 @@ def memory(spec: TrainingSpec, facts: WorkloadFacts, plan: Plan) -> list[StageMe
             activations_bytes=_activations(spec, facts, plan, chunks, stage) * element / FLOAT_BYTES,
         )
         outer = 2 * sum(sizes) * element if plan.outer_momentum else 0
-        found.append(StageMemory(held, _kept_errors(plan, chunks, sum(sizes)) * element, outer))
+        copies = 2 * mirrors[stage] * number_bytes(spec, plan)
+        found.append(StageMemory(held, _kept_errors(plan, chunks, sum(sizes)) * element, outer, copies))
     return found
 
 
@@ -89,9 +99,8 @@ def process_bytes(spec: TrainingSpec, facts: WorkloadFacts, plan: Plan) -> float
     held = facts.params * element if plan.is_plain else drawn * FLOAT_BYTES
     most = 0.0
     for stage in memory(spec, facts, plan):
-        steady = stage.held.held_bytes + stage.compression_bytes + stage.outer_bytes
-        passing = stage.peak_bytes - steady
-        most = max(most, steady + max(passing, 0 if plan.is_plain else whole))
+        passing = stage.peak_bytes - stage.steady_bytes
+        most = max(most, stage.steady_bytes + max(passing, 0 if plan.is_plain else whole))
     return RANK_BYTES + data + held + most
 
 
@@ -183,6 +192,43 @@ def matrices(layers: Sequence[Layer], rank: int) -> list[tuple[int, int]]:
         rows, columns = round(shape[0]), round(shape[1])
         if layer.params and rank * (rows + columns) < rows * columns:
             found.append((rows, columns))
+    return found
+
+
+def sends_copies(plan: Plan) -> bool:
+    """Whether a neighbour gets copies: not where a replica holds the same anyway."""
+    grid = plan.grid
+    return plan.mirrors and grid.world_size > 1 and (plan.zero_stage > 0 or grid.dp_size * grid.cp_size == 1)
+
+
+def number_bytes(spec: TrainingSpec, plan: Plan) -> int:
+    """Return the bytes of one parameter in the whole state: itself, and what the optimiser keeps of it."""
+    return (1 + STATE_TENSORS[rule(spec)]) * (8 if plan.precision == "float64" else FLOAT_BYTES)
+
+
+def stood_for(plan: Plan, parts: Sequence[PartLayers], data_rank: int, *, first: bool = True) -> int:
+    """Return the parameters of some parts that a rank stands for; `first` of the tp ranks, for what is whole on each of them."""
+    sizes = [params([c.local(plan) for c in part.layers if first or c.how != "whole"]) for part in parts]
+    if not plan.zero_stage:
+        return sum(sizes)
+    cut = [sum(sizes)] if plan.zero_stage == 1 else sizes
+    slices = [share(size, plan.grid.dp_size * plan.grid.cp_size, data_rank) for size in cut]
+    return sum(s.stop - s.start for s in slices)
+
+
+def _mirror_numbers(facts: WorkloadFacts, plan: Plan) -> list[int]:
+    """Return the parameters of which the fullest rank of each pipeline stage keeps a copy."""
+    grid, found, own = plan.grid, [0] * plan.grid.pp_size, []
+    if not plan.mirrors:
+        return found
+    virtual = stages_of(facts, plan)
+    for rank in range(grid.world_size):
+        place = grid.place(rank)
+        parts = [part for c in range(plan.chunks) for part in virtual[c * grid.pp_size + place["pp"]]]
+        own.append(stood_for(plan, parts, grid.group(rank, "dp", "cp").index(rank), first=place["tp"] == 0))
+    for rank, numbers in enumerate(own):
+        stage = grid.place(rank)["pp"]
+        found[stage] = max(found[stage], numbers + (own[rank - 1] if sends_copies(plan) else 0))
     return found
 
 

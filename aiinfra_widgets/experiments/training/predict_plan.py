@@ -21,7 +21,7 @@ from ...models.schedule_simulation import SimulatedStep, simulate
 from ...workloads.facts import Layer, WorkloadFacts
 from ...workloads.facts import linear as dense
 from ...workloads.step_times import StepTimes
-from .predict_calls import Collective, Link, collectives, hidden_bytes, sent_bytes
+from .predict_calls import Collective, Link, collectives, hidden_bytes, mirror_calls, mirrored_bytes, sent_bytes
 from .predict_memory import matrices, params, rule, sample_number_bytes
 from .predict_net import PartLayers, loss_of, stages_of
 from .predict_timeline import lockstep, pipeline
@@ -175,7 +175,7 @@ class _Model:
         if plan.recompute:
             again = [cut.local(plan) for part in parts for cut in part.again]
             backward_s += float(rates.forward_s(again, self.micro, facts.task))
-        calls = collectives(facts, plan, parts, self.micro, last=last)
+        calls = collectives(facts, plan, parts, self.micro, last=last) + mirror_calls(self.spec, plan, parts)
         receives, sends = self.micro * FLOAT_BYTES * layers[0].in_elements, hidden_bytes(plan, parts, self.micro)
         return VirtualStage(
             Pass(forward_s, link_s=self.link.message_s(receives) if index else 0.0),
@@ -244,7 +244,7 @@ class _Model:
         last_s = update_s + self._notes_s(meetings)
         return Step(
             parts,
-            sent_bytes(self.facts, self.plan, self.spec.global_batch),
+            self._sent_bytes(),
             lockstep(self.spec, parts, passes, last_s, slow_s),
         )
 
@@ -341,7 +341,7 @@ class _Model:
             "engine_time_s": 0.0,
             "runtime_time_s": self.rates.runtime_s(),
         }
-        return Step(parts, sent_bytes(self.facts, self.plan, self.spec.global_batch), pipeline(self.plan, sim))
+        return Step(parts, self._sent_bytes(), pipeline(self.plan, sim))
 
     def _fill(self, stage: VirtualStage) -> None:
         """Give the passes of a virtual stage their collectives."""
@@ -368,6 +368,10 @@ class _Model:
     def _slow_s(self, arithmetic_s: float) -> float:
         """Return how much longer the slow node's passes take; 0 where there is none."""
         return arithmetic_s * (self.spec.slow_factor - 1) if 0 <= self.spec.slow_node < self.n else 0.0
+
+    def _sent_bytes(self) -> float:
+        spec, facts, plan = self.spec, self.facts, self.plan
+        return sent_bytes(facts, plan, spec.global_batch) + mirrored_bytes(spec, facts, plan)
 
     def _times(self, call: Collective) -> float:
         return call.in_a_step(self.m)

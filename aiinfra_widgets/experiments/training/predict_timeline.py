@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from ...models.kinds import COMMUNICATION, UPDATE, WAITING
 from ...models.schedule_simulation import NONE, Interval, SimulatedStep, simulate
-from ...models.schedules import COMMUNICATION, UPDATE, WAITING
 from ...parallel.plan import Plan
 from .spec import TrainingSpec
 

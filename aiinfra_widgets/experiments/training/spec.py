@@ -9,7 +9,7 @@ from pydantic import model_validator
 from ...errors import LabError, ModelInputError
 from ...experiment import Spec, knob
 from ...models.rank_grid import RankGrid
-from ...parallel.plan import COMPRESSIONS, ENGINES, PRECISIONS, SCHEDULES, TRANSPORTS, Plan
+from ...parallel.plan import COMPRESSIONS, ENGINES, PRECISIONS, REDUNDANCIES, SCHEDULES, TRANSPORTS, Plan
 from ...workloads import catalog
 from ...workloads.facts import WorkloadFacts
 from ...workloads.language_facts import BASES
@@ -235,6 +235,32 @@ class TrainingSpec(Spec):
     checkpoint_every_s: float = knob(
         5.0, "Seconds between two checkpoints; 0 writes one only when asked.", unit="s", ge=0.0, le=86400.0, group="Run"
     )
+    checkpoints_kept: int = knob(
+        2, "How many of the newest checkpoints stay on disk; the older ones are removed.", ge=1, le=100, group="Run"
+    )
+    restarts: int = knob(
+        3,
+        "How often in a row the run starts again by itself, from its last checkpoint, when its state died with its nodes.",
+        ge=0,
+        le=100,
+        group="Run",
+    )
+    redundancy: str = knob(
+        "checkpoint",
+        "Where the state that dead nodes took along comes from: the last checkpoint, or a neighbour's memory, and the run goes on.",
+        choices=REDUNDANCIES,
+        live=True,
+        group="Run",
+    )
+    mirror_every: int = knob(
+        10,
+        "Steps between two copies into a neighbour's memory; after a death at most so many are done again.",
+        ge=1,
+        le=1000,
+        live=True,
+        log=True,
+        group="Run",
+    )
     region: str = knob("World", "Country or region whose grid's yearly average gives the carbon.", group="Bill")
     price_usd_per_node_hour: float = knob(
         0.0425,
@@ -313,6 +339,10 @@ class TrainingSpec(Spec):
         if self.transport == "nccl" and self.device == "cpu":
             raise ModelInputError(
                 "transport: nccl moves data between GPUs, and device is cpu; use device=cuda, or transport=auto"
+            )
+        if self.redundancy == "neighbour" and self.device != "cpu" and self.transport != "mpi":
+            raise ModelInputError(
+                "redundancy: a death leaves NCCL's groups hanging; use transport=mpi or device=cpu, or redundancy=checkpoint"
             )
         if self.cp_size > 1 and facts.task != "language":
             raise ModelInputError(

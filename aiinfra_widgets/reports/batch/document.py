@@ -110,10 +110,13 @@ def read(path: Path) -> Node:
         SpecError: Not there, too large, not YAML, or with what a list of reports never needs: anchors, tags, a name twice.
     """
     try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise SpecError(f"{path}: {size} bytes; a batch file has at most {MAX_BYTES}")
-        text = path.read_text(encoding="utf-8")
+        if not path.is_file() and path.exists():
+            raise SpecError(f"{path}: cannot be read (it is no file); give a YAML file that lists reports")
+        with path.open("rb") as file:  # so much and no more, whatever it says of its size
+            data = file.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise SpecError(f"{path}: {path.stat().st_size} bytes; a batch file has at most {MAX_BYTES}")
+        text = data.decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise SpecError(f"{path}: cannot be read ({why}); give a YAML file that lists reports") from error

@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 
 from aiinfra_widgets.experiment import Experiment, Spec, Timeline, knob
 from aiinfra_widgets.machine.profile import Machine
+from aiinfra_widgets.models.kinds import KINDS
 from aiinfra_widgets.models.schedule_simulation import SimulatedStep, simulate
-from aiinfra_widgets.models.schedules import KINDS
 from aiinfra_widgets.quantities import Prediction, Value
 from aiinfra_widgets.runs import layout
 from aiinfra_widgets.runs.reader import RunReader
