@@ -82,6 +82,10 @@ def survivors(comm: MPI.Intracomm) -> MPI.Intracomm:
 
 def living(comm: MPI.Intracomm) -> MPI.Intracomm:
     """Return a communicator of those of `comm` who live; everyone of them must call this. `comm` stays as it is."""
+    # Open MPI (5.0, comm_cid.c) makes communicators in the order of their parents' numbers, and where a death breaks one off it
+    # forgets to say that this one's turn is over: those of higher numbers would wait forever. Only `COMM_WORLD` is before
+    # `COMM_SELF`, so making one from that takes its turn, without a message, and ends it.
+    MPI.COMM_SELF.Dup().Free()
     left = comm.Shrink()
     with contextlib.suppress(
         MPI.Exception

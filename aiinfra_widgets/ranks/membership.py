@@ -170,17 +170,28 @@ class Membership:
 
     def _regroup(self, dead: list[int]) -> None:
         """Leave the dead behind: every living node shrinks the world, those at work and the idle ones, who are told so."""
-        if self.node.controller:
-            for other in failures.alive(self.node.world):
-                if other not in self.members:
-                    with contextlib.suppress(MPI.Exception):  # dead, and nobody knew: the others shrink all the same
-                        send_json(self.node.world, {"leave_out": dead}, other, JOIN)
+        self._tell_idle(dead)
         self.base = failures.living(self.node.world)
 
+    def _tell_idle(self, dead: list[int]) -> None:
+        """Everyone who is about to shrink the world tells everyone who may not know: whoever told first may have died meanwhile."""
+        at_work = [] if self.node.comm == MPI.COMM_NULL else self._ids(self.node.comm)
+        for other in failures.alive(self.node.world):
+            if other not in at_work and other != self.node.id:
+                with contextlib.suppress(MPI.Exception):  # dead, and nobody knew: the others shrink all the same
+                    send_json(self.node.world, {"leave_out": dead}, other, JOIN)
+
     def _regroup_for(self, plan: Plan) -> Plan:
-        """Regroup, and return the plan without newcomers of whom it shows only now that they are dead, too."""
+        """Regroup, and return the plan without newcomers of whom it shows only now that they are dead, too.
+
+        Raises:
+            MPI.Exception: One of those at work died meanwhile; on all the others alike, for it may be the one who tells the newcomers.
+        """
         self._regroup(plan.regroup)
-        there = [m for m in plan.members if m in self._ids(self.base)]
+        living = self._ids(self.base)
+        if not set(self._ids(self.node.comm)) <= set(living):
+            raise MPI.Exception(MPI.ERR_PROC_FAILED)
+        there = [m for m in plan.members if m in living]
         if there == plan.members:
             return plan
         return replace(
@@ -188,7 +199,7 @@ class Membership:
         )
 
     def _asked_to_regroup(self, dead: list[int]) -> None:
-        """The same on an idle node. Asked by a second controller, because the first died, it may have been done."""
+        """The same on an idle node. Asked by several, it may have been done."""
         if not set(dead) <= set(range(self.node.world.size)) - set(self._ids(self.base)):
             self._regroup(dead)
 
@@ -233,7 +244,8 @@ class Membership:
         if node.controller:
             self._degrade()
             cost_s = time.perf_counter() - begun_s
-            self.event("rank-lost", lost=lost, tick=self.program.tick, nodes=node.size, recovery_time_s=cost_s)
+            dead = self._died(before)
+            self.event("rank-lost", lost=dead, tick=self.program.tick, nodes=node.size, recovery_time_s=cost_s)
         self._begin_segment("rank-lost")
 
     def _go_back(self, begun_s: float, before: list[int], furthest: int) -> None:
@@ -241,14 +253,20 @@ class Membership:
         node, plan = self.node, self._plan_of_survivors()
         if node.controller:
             self._degrade()
-            lost = [n for n in before if n not in self.members]
             tick, cost_s = self.program.tick, time.perf_counter() - begun_s
             self.event(
-                "rank-lost", lost=lost, tick=tick, nodes=len(plan.members), redone=max(furthest - tick, 0),
+                "rank-lost", lost=self._died(before), tick=tick, nodes=len(plan.members), redone=max(furthest - tick, 0),
                 recovery_time_s=cost_s,
             )  # fmt: skip
         self._move(plan)
         self.lost = False
+
+    def _died(self, before: list[int]) -> list[int]:
+        """Return who died of those at work, or else of the idle with whom they were to make a communicator."""
+        if lost := [n for n in before if n not in self.members]:
+            return lost
+        alive = failures.alive(self.node.world)
+        return [n for n in self._ids(self.base) if n not in alive]
 
     def _plan_of_survivors(self) -> Plan:
         """Return the plan for as many nodes as before, spare ones among them, or the most below that the Spec takes.

@@ -97,11 +97,12 @@ def test_a_lab_shows_how_the_queue_stands(login: MiniSlurm, monkeypatch: pytest.
     lab = Lab("training", on="slurm", slurm={"time": "10min", "network": network()}, **SHORT)
     lab.run()
     try:
-        end = time.monotonic() + 30
-        while "expected to start at" not in (said := lab.state.look().status.message) and time.monotonic() < end:
+        # Its reason and its plan, from its backfill, come in rounds of their own: Slurm may tell one without the other.
+        said, end = "", time.monotonic() + 30
+        while not ("of Slurm is pending (" in said and "expected to start at 20" in said):
+            assert time.monotonic() < end, said
+            said += lab.state.look().status.message + "\n"
             time.sleep(0.2)
-        assert "of Slurm is pending (" in said
-        assert "expected to start at 20" in said  # Slurm's plan, from its backfill
     finally:
         now = lab.stop()
         lab.state.close()

@@ -10,14 +10,16 @@ from importlib.abc import MetaPathFinder
 from pathlib import Path
 from typing import Any
 
-MODULE = "aiinfra_widgets.parallel.mirror"
-#: "NODE PLACE": who dies, and whether before the first copy of a changed plan is begun, or in the middle of it.
+MIRROR, MEMBERSHIP = "aiinfra_widgets.parallel.mirror", "aiinfra_widgets.ranks.membership"
+#: Where a node may die, and the module of it: before the first copy of a changed plan is begun or in the middle of it; when the
+#: living are about to leave the dead behind, before the idle are told or after it.
+PLACES = {"before": MIRROR, "middle": MIRROR, "untold": MEMBERSHIP, "told": MEMBERSHIP}
+#: "NODE PLACE"
 VARIABLE = "AIINFRA_TEST_DIES"
-PLACES = ("before", "middle")
 
 
 def arm(folder: Path, monkeypatch: Any, node: int, place: str) -> None:
-    """From now on, in processes that are started: `node` dies at `place` when a plan is changed."""
+    """From now on, in processes that are started: `node` dies when it comes to `place`."""
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(Path(__file__).read_text() + "\n\nlisten()\n")
     monkeypatch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
@@ -31,7 +33,8 @@ def listen() -> None:
 
 class _Finder(MetaPathFinder):
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
-        if name != MODULE:
+        node, place = os.environ[VARIABLE].split()
+        if name != PLACES[place]:
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)
@@ -41,32 +44,47 @@ class _Finder(MetaPathFinder):
 
         def exec_module(module: Any) -> None:
             execute(module)
-            _plant(module.Ring)
+            if name == MIRROR:
+                _plant_in_copies(module.Ring, int(node), place)
+            else:
+                _plant_in_regrouping(module.Membership, int(node), place)
 
         spec.loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec
 
 
-def _plant(ring: Any) -> None:
-    node, place = os.environ[VARIABLE].split()
+def _die_if(node: int) -> None:
+    from mpi4py import MPI
+
+    if MPI.COMM_WORLD.rank == node:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _plant_in_copies(ring: Any, node: int, place: str) -> None:
     made, copied = ring.__init__, ring._copy
-
-    def die(self: Any) -> None:
-        from mpi4py import MPI
-
-        if MPI.COMM_WORLD.rank == int(node):
-            os.kill(os.getpid(), signal.SIGKILL)
 
     def init(self: Any, *given: Any, step: int, **more: Any) -> None:
         self.dies = step > 0  # not at the start of the run
         if self.dies and place == "before":
-            die(self)
+            _die_if(node)
         made(self, *given, step=step, **more)
         self.dies = False
 
     def copy(self: Any, mine: Any) -> None:
         copied(self, mine)
         if self.dies and place == "middle":
-            die(self)
+            _die_if(node)
 
     ring.__init__, ring._copy = init, copy
+
+
+def _plant_in_regrouping(membership: Any, node: int, place: str) -> None:
+    tell = membership._tell_idle
+
+    def tell_idle(self: Any, dead: list[int]) -> None:
+        if place == "untold":
+            _die_if(node)
+        tell(self, dead)
+        _die_if(node)
+
+    membership._tell_idle = tell_idle

@@ -7,6 +7,7 @@ import random
 import signal
 import time
 
+import dying
 import killing
 import pytest
 
@@ -58,3 +59,20 @@ def test_a_death_during_a_resize_hangs_nobody(owner, rounds):
             goes_on = resize_and_kill(session, reader, chance, living)
             done += 1
         session.close()
+
+
+@pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.slow)], ids=["the-first", "another"])
+@pytest.mark.parametrize("place", ["untold", "told"])
+def test_a_death_while_the_dead_are_left_behind(owner, tmp_path, monkeypatch, victim, place):
+    """Newcomers join after a death only when all the living have left the dead behind, and here one more dies in the middle."""
+    dying.arm(tmp_path / "dying", monkeypatch, victim, place)
+    session = owner.session()
+    reader = killing.start(session, 3, 6)
+    os.kill(owner.pid(reader, 5), signal.SIGKILL)
+    asked = session.ask(reader, {"nodes": 4})
+    killing.wait(reader, lambda: reader.answer(asked.id), "the answer")
+    assert [victim] in [e["lost"] for e in reader.kind("rank-lost")]
+    left = sorted({0, 1, 2} - {victim})
+    assert reader.kind("segment")[-1]["members"] == [*left, 3, 4]
+    then = killing.reached(reader)
+    killing.wait(reader, lambda: killing.reached(reader) > then + 20, "the ticks after that")
