@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ..errors import AdmissionError, LabError, LaunchError, SpecError
-from ..runs.jobs import write_job
+from ..runs.jobs import queue_run, write_job
 from ..runs.layout import RunDir
-from ..runs.writer import EventWriter
 from . import slurm
 from .place import Placed, QueueState, check_network, network_flags
 
@@ -140,10 +139,8 @@ def again(pool: Path, placed: Placed, job: Mapping[str, Any], *, why: str) -> No
     if _read(run.outcome(job["incarnation"])).get("state", "interrupted") != "interrupted":
         return
     with contextlib.suppress(LabError):
-        event = EventWriter(run, job["incarnation"] + 1, "owner")
-        event("queued", pool=str(pool), job=placed.job, message=why)
-        event.close()
-        write_job(pool, run, job["incarnation"] + 1, job["size"], detached=job["detached"])
+        said = {"job": placed.job, "message": why}
+        queue_run(pool, run, job["incarnation"] + 1, job["size"], said=said, detached=job["detached"])
 
 
 def lost_a_host(tail: str) -> bool:

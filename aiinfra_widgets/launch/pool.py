@@ -37,10 +37,9 @@ from ..machine.limits import admit
 from ..machine.profile import Machine
 from ..runs.alive import BEAT_S, here, lives, me, touch
 from ..runs.home import make_private, pools_folder
-from ..runs.jobs import write_job
+from ..runs.jobs import queue_run
 from ..runs.layout import RunDir, write_json
 from ..runs.reader import RunReader
-from ..runs.writer import EventWriter
 from . import local
 from . import place as place_
 from .place import Place, Placed, QueueState
@@ -139,16 +138,11 @@ class Pool:
             room: Ranks to hold at least, so that the node count can grow without a relaunch.
             detached: Go on when the owner is gone.
         """
-        incarnation = run.incarnations()
-        # Said by the owner, so that the run is "starting" from now on, whatever its last incarnation ended as.
-        event = EventWriter(run, incarnation, "owner")
-        try:
-            place = {"job": self.job} if self.job else {}
-            event("queued", **_read(self.path / "supervisor.json"), pool=str(self.path), **place)
-        finally:
-            event.close()
-        size = max(spec.ranks, room or 0)
-        write_job(self.path, run, incarnation, size, detached=detached, spec=spec.model_dump())
+        said = {**_read(self.path / "supervisor.json"), **({"job": self.job} if self.job else {})}
+        queue_run(
+            self.path, run, run.incarnations(), max(spec.ranks, room or 0),
+            said=said, detached=detached, spec=spec.model_dump(),
+        )  # fmt: skip
 
     def close(self, wait_s: float = 8.0) -> None:
         """End the pool: the run in it checkpoints and stops, then every rank ends."""

@@ -8,11 +8,10 @@ from typing import Any
 
 from ..errors import LabError
 from ..runs.alive import me
-from ..runs.jobs import write_job
+from ..runs.jobs import queue_run
 from ..runs.layout import RunDir
 from ..runs.reader import RunReader
 from ..runs.status import latest_checkpoint_tick
-from ..runs.writer import EventWriter
 from ..texts import N_
 
 
@@ -46,15 +45,13 @@ def after_loss(pool: Path, job: Mapping[str, Any], why: str) -> str:
         tick = latest_checkpoint_tick(reader)
         origin = N_("the start") if tick is None else f"{reader.experiment.tick} {tick}"
         again = N_(f"restart {number} of {most} from {origin}: {why}")
-        # Said before the ranks' end is, so that whoever watches never sees a run that is over.
-        event = EventWriter(run, job["incarnation"] + 1, "owner")
-        event("queued", **me(), pool=str(pool), message=again, restart=number, from_tick=tick or 0)
-        event.close()
+        said = {**me(), "message": again, "restart": number, "from_tick": tick or 0}
         # What was changed since the checkpoint stays changed; only the work is done again.
         spec = reader.spec.model_dump()
-        write_job(
-            pool, run, job["incarnation"] + 1, int(job["size"]), detached=bool(job["detached"]), spec=spec, again=True
-        )
+        queue_run(
+            pool, run, job["incarnation"] + 1, int(job["size"]),
+            said=said, detached=bool(job["detached"]), spec=spec, again=True,
+        )  # fmt: skip
     except LabError:  # a disk that is full: it ends as it would without
         return why
     return why

@@ -145,6 +145,15 @@ class Machine:
         most = np.append(slots[:-1], np.inf)
         return np.clip(np.asarray(ranks)[..., None] - before, 0, most)
 
+    def spread(self, ranks: Any) -> tuple[Any, Any]:
+        """Return on how many hosts that many ranks stand, and how many of them on the fullest one; both of the shape of `ranks`."""
+        import numpy as np
+
+        if not self.hosts:
+            return np.ones_like(ranks), ranks
+        on_hosts = self.ranks_on_hosts(ranks)
+        return (on_hosts > 0).sum(-1), on_hosts.max(-1)
+
     def speeds_said(self, hosts: Iterable[Host]) -> str:
         """Return the speeds of some of `hosts` in words, with where each is from: "node1 1, node2 0.52 (measured 2026-11-22)"."""
         origins = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,13 @@ from numpy.typing import NDArray
 from ..errors import ModelInputError
 from ._check import Number, magnitude, need, need_ranks
 from .measured import AlphaBeta, fit_alpha_beta
+
+
+class Timed(Protocol):
+    """A link of which the time of a message is known."""
+
+    def time_s(self, size_bytes: Number) -> Any:
+        """Return seconds of one message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +83,12 @@ class MeasuredLink:
 
 
 def hierarchical_allreduce_time_s(
-    size_bytes: Number, hosts: Number, ranks_per_host: Number, within: MeasuredLink, between: MeasuredLink
+    size_bytes: Number,
+    hosts: Number,
+    ranks_per_host: Number,
+    within: Timed,
+    between: Timed,
+    sum_s_per_byte: Number = 0.0,
 ) -> Any:
     """Return the time of an all-reduce in three stages, in seconds: sum on each host, ring between hosts, hand out on each host.
 
@@ -85,18 +97,21 @@ def hierarchical_allreduce_time_s(
         hosts: Hosts, each with one rank of the ring.
         ranks_per_host: Ranks of the fullest host; the sum and the hand-out are binomial trees among them.
         within, between: Links inside a host and between hosts.
+        sum_s_per_byte: Adding one array to another one, by the bytes of one.
 
     Raises:
-        ModelInputError: A negative size, or no host or rank.
+        ModelInputError: A negative size or time, or no host or rank.
 
     Valid when: stages follow each other, whole payloads; every host sends and receives at once at full speed.
     Off by: too high where a library pipelines pieces through the stages.
     Source: Thakur, Rabenseifner, Gropp 2005 for the parts.
     """
     need("size_bytes", size_bytes)
+    need("sum_s_per_byte", sum_s_per_byte)
     need_ranks("hosts", hosts)
     need_ranks("ranks_per_host", ranks_per_host)
     rounds = np.frexp(np.asarray(ranks_per_host, dtype=float) - 1)[1]  # ceil(log2 n), exactly
     n = np.asarray(hosts, dtype=float)
-    ring_s = np.where(n > 1, 2 * (n - 1) * between.time_s(np.asarray(size_bytes) / n), 0.0)
-    return (2 * rounds * within.time_s(size_bytes) + ring_s)[()]
+    size = np.asarray(size_bytes)
+    ring_s = np.where(n > 1, (n - 1) * (2 * between.time_s(size / n) + sum_s_per_byte * size / n), 0.0)
+    return (rounds * (2 * within.time_s(size) + sum_s_per_byte * size) + ring_s)[()]

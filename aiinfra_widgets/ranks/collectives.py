@@ -15,6 +15,7 @@ import numpy as np
 from mpi4py import MPI
 
 from .link import InjectedLink
+from .members import Members, by_host
 
 Buffer = np.ndarray[Any, np.dtype[Any]]
 PIECE_BYTES = 2 * 2**20
@@ -43,7 +44,7 @@ def allreduce(comm: MPI.Intracomm, buffer: Buffer, link: InjectedLink, algorithm
     return ALGORITHMS["ring" if algorithm == "mpi" else algorithm](comm, buffer, link)
 
 
-def ring(comm: MPI.Intracomm, buffer: Buffer, link: InjectedLink) -> int:
+def ring(comm: MPI.Intracomm | Members, buffer: Buffer, link: InjectedLink) -> int:
     """Reduce-scatter, then all-gather, around a ring: 2(n-1) messages of 1/n of the buffer each."""
     chunks = _chunks(
         buffer, [buffer.size * (i + 1) // comm.size - buffer.size * i // comm.size for i in range(comm.size)]
@@ -93,7 +94,7 @@ def _chunks(buffer: Buffer, counts: Sequence[int]) -> list[Buffer]:
 
 
 def _ring_reduce_scatter(
-    comm: MPI.Intracomm, chunks: list[Buffer], link: InjectedLink, ends_at: int | None = None
+    comm: MPI.Intracomm | Members, chunks: list[Buffer], link: InjectedLink, ends_at: int | None = None
 ) -> int:
     """After n-1 messages this rank holds the whole sum of one chunk: that of `ends_at`, else the next rank's."""
     n, me = comm.size, comm.rank
@@ -110,7 +111,7 @@ def _ring_reduce_scatter(
 
 
 def _ring_all_gather(
-    comm: MPI.Intracomm, chunks: list[Buffer], link: InjectedLink, begins_at: int | None = None
+    comm: MPI.Intracomm | Members, chunks: list[Buffer], link: InjectedLink, begins_at: int | None = None
 ) -> int:
     """n-1 messages, each of a whole chunk, beginning with the one that this rank holds."""
     n, me = comm.size, comm.rank
@@ -124,7 +125,7 @@ def _ring_all_gather(
     return sent
 
 
-def recursive_doubling(comm: MPI.Intracomm, buffer: Buffer, link: InjectedLink) -> int:
+def recursive_doubling(comm: MPI.Intracomm | Members, buffer: Buffer, link: InjectedLink) -> int:
     """Exchange the whole buffer with partners at distance 1, 2, 4 ...; log2(n) messages, best for small buffers.
 
     Where n is no power of two, the ranks beyond it first fold into a partner and get the result at the end.
@@ -155,30 +156,51 @@ def recursive_doubling(comm: MPI.Intracomm, buffer: Buffer, link: InjectedLink) 
     return sent
 
 
-def tree(comm: MPI.Intracomm, buffer: Buffer, link: InjectedLink) -> int:
+def tree(comm: MPI.Intracomm | Members, buffer: Buffer, link: InjectedLink) -> int:
     """Reduce to rank 0 along a binomial tree, then broadcast back: 2 log2(n) messages on the longest path."""
-    n, me, sent = comm.size, comm.rank, 0
+    return _sum_up(comm, buffer, link) + _hand_out(comm, buffer, link)
+
+
+def hierarchical(comm: MPI.Intracomm, buffer: Buffer, link: InjectedLink) -> int:
+    """Sum on each host along a tree, sum over the hosts around a ring of one rank each, hand out on each host.
+
+    Between hosts go 2 (h - 1) messages of 1/h of the buffer, however many ranks a host has. On one host it is `tree`.
+    """
+    hosts = by_host(comm)
+    mine = Members(comm, next(ranks for ranks in hosts if comm.rank in ranks))
+    sent = _sum_up(mine, buffer, link)
+    if mine.rank == 0 and len(hosts) > 1:
+        sent += ring(Members(comm, [ranks[0] for ranks in hosts]), buffer, link)
+    return sent + _hand_out(mine, buffer, link)
+
+
+def _sum_up(comm: MPI.Intracomm | Members, buffer: Buffer, link: InjectedLink) -> int:
+    """Rank 0 gets the sum along a binomial tree; on the others `buffer` is scratch afterwards."""
+    n, me, distance = comm.size, comm.rank, 1
     incoming = np.empty_like(buffer)
-    distance = 1
     while distance < n:
-        if me % (2 * distance) == 0:
-            if me + distance < n:
-                comm.Recv(incoming, me + distance, _TAG)
-                buffer += incoming
-        else:
+        if me % (2 * distance):
             link.delay(buffer.nbytes)
             comm.Send(buffer, me - distance, _TAG)
-            sent += buffer.nbytes
-            comm.Recv(buffer, me - distance, _TAG)
-            break
+            return buffer.nbytes
+        if me + distance < n:
+            comm.Recv(incoming, me + distance, _TAG)
+            buffer += incoming
         distance *= 2
-    distance //= 2
-    while distance >= 1:
-        if me % (2 * distance) == 0 and me + distance < n:
+    return 0
+
+
+def _hand_out(comm: MPI.Intracomm | Members, buffer: Buffer, link: InjectedLink) -> int:
+    """Everybody gets rank 0's buffer, along the same tree."""
+    n, me, sent = comm.size, comm.rank, 0
+    distance = me & -me if me else 1 << (n - 1).bit_length()
+    if me:
+        comm.Recv(buffer, me - distance, _TAG)
+    while distance := distance // 2:
+        if me + distance < n:
             link.delay(buffer.nbytes)
             comm.Send(buffer, me + distance, _TAG)
             sent += buffer.nbytes
-        distance //= 2
     return sent
 
 
@@ -186,4 +208,5 @@ ALGORITHMS: dict[str, Callable[[MPI.Intracomm, Buffer, InjectedLink], int]] = {
     "ring": ring,
     "tree": tree,
     "recursive-doubling": recursive_doubling,
+    "hierarchical": hierarchical,
 }

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .layout import RunDir, write_json
+from .writer import EventWriter
 
 
 def write_job(
@@ -35,3 +36,33 @@ def write_job(
     name = f"{time.time_ns():020d}-{secrets.token_hex(2)}.json"
     job = {"run": str(run.path), "incarnation": incarnation, "size": size, "detached": detached, "again": again}
     write_json(pool / "jobs" / name, {**job, "spec": dict(spec)} if spec is not None else job)
+
+
+def queue_run(
+    pool: Path,
+    run: RunDir,
+    incarnation: int,
+    size: int,
+    *,
+    said: Mapping[str, Any],
+    detached: bool = False,
+    spec: Mapping[str, Any] | None = None,
+    again: bool = False,
+) -> None:
+    """Say in the run's events that it waits, and put it into a pool's queue; as `write_job`.
+
+    In this order, and in the owner's name: whoever watches a run that is started again never sees one that is over.
+
+    Args:
+        pool, run, incarnation, size, detached, spec, again: Of `write_job`.
+        said: More of the event "queued", such as its message.
+
+    Raises:
+        StorageError: The disk takes neither.
+    """
+    event = EventWriter(run, incarnation, "owner")
+    try:
+        event("queued", **said, pool=str(pool))
+    finally:
+        event.close()
+    write_job(pool, run, incarnation, size, detached=detached, spec=spec, again=again)

@@ -10,14 +10,26 @@ from typing import Any
 
 import numpy as np
 
+from ..machine.profile import Machine
 from ..models import MeasuredAllreduce
 from ..models.grid import TimeGrid
+from ..models.links import MeasuredLink, hierarchical_allreduce_time_s
+from .calibrated import Which
 from .facts import Optimizer, perceptron
 from .layer_times import LayerTimes
 
 
 class StepTimes(LayerTimes):
-    """What a training step is made of, as functions of size."""
+    """What a training step is made of, as functions of size.
+
+    Args:
+        machine, which: See `Calibrated`.
+        algorithm: Of the all-reduce; "hierarchical" on several hosts goes by their links, all else by the library's.
+    """
+
+    def __init__(self, machine: Machine, which: Which = "median", algorithm: str = "mpi") -> None:
+        super().__init__(machine, which)
+        self.algorithm = algorithm
 
     @cached_property
     def glue_s(self) -> float:
@@ -61,7 +73,25 @@ class StepTimes(LayerTimes):
 
     def allreduce_s(self, size_bytes: Any, n: Any) -> Any:
         """Return seconds of one all-reduce among n ranks that arrive together."""
+        if self.algorithm == "hierarchical" and self.machine.hosts:
+            return self._hierarchical_s(size_bytes, np.asarray(n))
         return np.where(np.asarray(n) > 1, self._allreduce.time_s(size_bytes, np.maximum(n, 2)), 0.0)
+
+    def _hierarchical_s(self, size_bytes: Any, n: Any) -> Any:
+        """By the calibrated links, one stage after the other; ranks of a host that share its cores take turns inside it."""
+        hosts, most = self.machine.spread(np.maximum(n, 1))
+        between = self._link("between")
+        # Hosts with one slot each have no inside, and then nothing passes there.
+        within = self._link("within") if np.max(most) > 1 else between
+        turns = self.shared_core_factor(most)
+        sum_s_per_byte = 3 * self._memory_byte_s.time_s(1)  # see `copy_s`
+        inside_s = hierarchical_allreduce_time_s(size_bytes, 1, most, within, between, sum_s_per_byte)
+        across_s = hierarchical_allreduce_time_s(size_bytes, hosts, 1, within, between, sum_s_per_byte)
+        return np.where(n > 1, turns * inside_s + across_s, 0.0)
+
+    def _link(self, where: str) -> MeasuredLink:
+        rows = self.machine.need("link", where=where)
+        return MeasuredLink.from_points((p.at["bytes"], getattr(p, self.which)) for p in rows)
 
     def reduce_scatter_s(self, size_bytes: Any, n: Any) -> Any:
         """Return seconds of one reduce-scatter among n ranks that arrive together; the whole array has `size_bytes`."""
@@ -158,7 +188,7 @@ class StepTimes(LayerTimes):
     @cached_property
     def _lockstep_base(self) -> TimeGrid:
         """Seconds that the probes' arithmetic really takes on one rank, by what it was meant to take."""
-        median = StepTimes(self.machine) if self.which != "median" else self
+        median = StepTimes(self.machine, algorithm=self.algorithm) if self.which != "median" else self
         return median.grid("lockstep", "alone_s", ranks=1, part="compute")
 
     @cached_property

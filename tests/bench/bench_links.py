@@ -3,7 +3,7 @@
     python tests/bench/bench_links.py [--seconds 20]
 
 Three hosts are made as namespaces (root; tests/cluster/netns.py). The model is the calibrated table; the plain alpha-beta line of the
-same points is printed beside it. A hierarchical all-reduce is predicted from the two links and measured as three stages.
+same points is printed beside it. A hierarchical all-reduce is predicted from the two links and measured, beside the library's own.
 """
 
 from __future__ import annotations
@@ -23,10 +23,13 @@ sys.path.insert(0, str(REPO / "tests" / "cluster"))
 import netns  # noqa: E402
 
 from aiinfra_widgets.launch import local  # noqa: E402
-from aiinfra_widgets.launch.calibrate import calibrate_hosts, link  # noqa: E402
+from aiinfra_widgets.launch.calibrate import calibrate, calibrate_hosts, link  # noqa: E402
 from aiinfra_widgets.launch.hosts import Hosts, hostfile  # noqa: E402
 from aiinfra_widgets.launch.processes import die_with_parent  # noqa: E402
-from aiinfra_widgets.models.links import MeasuredLink, hierarchical_allreduce_time_s  # noqa: E402
+from aiinfra_widgets.launch.session import this_machine  # noqa: E402
+from aiinfra_widgets.machine.profile import Machine  # noqa: E402
+from aiinfra_widgets.models.links import MeasuredLink  # noqa: E402
+from aiinfra_widgets.workloads.step_times import StepTimes  # noqa: E402
 
 #: Between the sizes of calibration and beyond them.
 SIZES = (8, 3 * 2**10, 3 * 2**14, 3 * 2**16, 2**20, 3 * 2**19, 3 * 2**20, 6 * 2**20, 2**24)
@@ -36,17 +39,16 @@ WIRES: dict[str, dict[str, float]] = {
     "tbf 100 Mbit/s": {"rate_bit_per_s": 1e8},
     "wire 2 ms, 100 Mbit/s": {"delay_s": 2e-3, "rate_bit_per_s": 1e8},
 }
-#: What the ranks do: ping-pong medians between the first two hosts, then the all-reduce in three stages.
+#: What the ranks do: ping-pong medians between the first two hosts, then the all-reduce, hierarchical and by the library.
 PROGRAM = """\
 import json, os, sys, time
 import numpy as np
 from mpi4py import MPI
-from aiinfra_widgets.ranks.collectives import ring
+from aiinfra_widgets.ranks.collectives import allreduce
 from aiinfra_widgets.ranks.link import InjectedLink
 LINK = InjectedLink()
 world, sizes = MPI.COMM_WORLD, json.loads(sys.argv[1])
 inside = world.Split_type(MPI.COMM_TYPE_SHARED)
-leaders = world.Split(0 if inside.rank == 0 else 1)
 first = np.array([inside.size])
 world.Bcast(first, 0)
 other = int(first[0])  # the first rank on the second host
@@ -66,24 +68,20 @@ two = world.Create_group(world.Get_group().Incl([0, other])) if world.rank in (0
 def ping(a):
     if two.rank == 0: two.Send(a, 1); two.Recv(a, 1)
     else: two.Recv(a, 0); two.Send(a, 0)
-def stages(a, b):
-    inside.Reduce(a, b, root=0)
-    if inside.rank == 0: ring(leaders, b, LINK)  # a library may choose another algorithm than the one predicted
-    inside.Bcast(b, root=0)
 for size in sizes:
-    a, x, y, one_way_s = np.zeros(size, np.uint8), np.ones(max(size // 4, 2), np.float32), np.empty(max(size // 4, 2), np.float32), 0.0
+    a, x, one_way_s = np.zeros(size, np.uint8), np.zeros(max(size // 4, 2), np.float32), 0.0
     if two:
         one_way_s = median(two, lambda: ping(a), 5 if size >= 2**20 else 41) / 2
     asleep()
-    staged_s = median(world, lambda: stages(x, y), 3) if size <= 2**22 else None
-    if world.rank == 0: print("ROW", json.dumps([size, one_way_s, staged_s]), flush=True)
+    both = [median(world, lambda: allreduce(world, x, LINK, how), 7) for how in ("hierarchical", "mpi")] if size <= 2**22 else None
+    if world.rank == 0: print("ROW", json.dumps([size, one_way_s, both]), flush=True)
 asleep()
 os._exit(0)
 """
 
 
-def measured(place: Hosts, folder: Path) -> list[tuple[int, float, float | None]]:
-    """Return (bytes, one way in s, three stages in s) as these hosts do it now."""
+def measured(place: Hosts, folder: Path) -> list[tuple[int, float, list[float] | None]]:
+    """Return (bytes, one way in s, all-reduce in s hierarchical and by the library) as these hosts do it now."""
     launcher = local.mpiexec()
     hostfile(folder).write_text("".join(f"{n} slots={s}\n" for n, s in zip(place.names, place.slots, strict=True)))
     program = folder / "program.py"
@@ -101,17 +99,17 @@ def measured(place: Hosts, folder: Path) -> list[tuple[int, float, float | None]
     return rows
 
 
-def report(title: str, place: Hosts, folder: Path, seconds: float) -> None:
+def report(title: str, place: Hosts, folder: Path, seconds: float, base: Machine) -> None:
     """Calibrate, measure again, and print one line a size."""
-    machine, _ = calibrate_hosts(place, seconds)
+    machine, _ = calibrate_hosts(place, seconds, base=base)
     between, within = link(machine, "between"), link(machine, "within")
     print(f"{title}: between hosts {_told(between)}; within {_told(within)}")
-    for size, one_way_s, staged_s in measured(place, folder):
+    n = sum(place.slots)
+    for size, one_way_s, both in measured(place, folder):
         model_s, line_s = float(between.time_s(size)), float(between.line.time_s(size))
         told = f"  {size:>9} B  one way {_against(one_way_s, model_s)}  line {line_s * 1e3:9.3f} ({line_s / one_way_s - 1:+.0%})"
-        if staged_s is not None:
-            staged = float(hierarchical_allreduce_time_s(size, len(place.names), max(place.slots), within, between))
-            told += f"  | three stages {_against(staged_s, staged)}"
+        for how, took_s in zip(("hierarchical", "mpi"), both or (), strict=False):
+            told += f"  | {how} {_against(took_s, float(StepTimes(machine, algorithm=how).allreduce_s(size, n)))}"
         print(told, flush=True)
 
 
@@ -131,6 +129,8 @@ def main() -> None:
     asked = parser.parse_args()
     if why := netns.missing():
         raise SystemExit(why)
+    base = this_machine()
+    base = base if base.calibrated else calibrate(25.0)[0]
     for title, wire in WIRES.items():
         if not title.startswith(asked.only):
             continue
@@ -140,7 +140,7 @@ def main() -> None:
                 "network": hosts.network,
                 "ssh_config": str(hosts.ssh_config),
             }
-            report(title, Hosts.parse(given), Path(folder), asked.seconds)
+            report(title, Hosts.parse(given), Path(folder), asked.seconds, base)
 
 
 if __name__ == "__main__":

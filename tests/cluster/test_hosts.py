@@ -195,6 +195,11 @@ def test_training_across_three_hosts_has_its_gradients_on_the_wire_and_is_resize
     until(reader, lambda _: any(e["nodes"] == 3 for e in reader.kind("resized")))
     done, grown = passed(session, reader, cluster, 30)
     assert sum(grown.values()) >= done * 2 * (3 - 1) * gradient_bytes
+    # Whichever algorithm: among three hosts the sum crosses the wire 2 (3 - 1) times.
+    session.ask(reader, {"algorithm": "hierarchical"})
+    until(reader, lambda _: reader.spec.algorithm == "hierarchical")
+    done, grown = passed(session, reader, cluster, 30)
+    assert sum(grown.values()) >= done * 2 * (3 - 1) * gradient_bytes
     with pytest.raises(AdmissionError, match="got 4; the 3 hosts"):
         session.ask(reader, {"nodes": 4})
     assert session.stop(reader, wait_s=30).state == "stopped"

@@ -39,6 +39,9 @@ def test_three_stages_by_hand():
     assert hierarchical_allreduce_time_s(3e6, 3, 4, MEMORY, NETWORK) == pytest.approx(4 * 3e-3 + 4 * 11e-3)
     assert hierarchical_allreduce_time_s(3e6, 1, 1, MEMORY, NETWORK) == 0.0
     assert hierarchical_allreduce_time_s(1e6, 1, 2, MEMORY, NETWORK) == pytest.approx(2e-3)
+    # Adding takes 1 ns a byte: in each round inside, and n - 1 times a share of the ring.
+    added_s = hierarchical_allreduce_time_s(3e6, 3, 4, MEMORY, NETWORK, 1e-9) - (4 * 3e-3 + 4 * 11e-3)
+    assert added_s == pytest.approx(2 * 3e-3 + 2 * 1e-3)
 
 
 def test_what_is_no_link_is_refused():

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from mpi4py import MPI
 
+from aiinfra_widgets.ranks import members
 from aiinfra_widgets.ranks.collectives import ALGORITHMS, PIECE_BYTES, all_gather, allreduce, reduce_scatter
 from aiinfra_widgets.ranks.link import InjectedLink
 
@@ -24,6 +25,14 @@ def comm(request):
     yield part if part != MPI.COMM_NULL else None
     if part != MPI.COMM_NULL:
         part.Free()
+
+
+@pytest.fixture(params=["a", "ab", "aab", "abbab", "abcde"])
+def hosts(request, monkeypatch):
+    """Where each rank says that it is; repeated for the ranks beyond."""
+    names = request.param * 5
+    monkeypatch.setattr(members, "here", lambda: names[WORLD.rank])
+    return names
 
 
 def agree(ok: bool) -> None:
@@ -70,14 +79,14 @@ def test_a_part_of_a_larger_buffer_is_summed_and_nothing_else_touched(comm, algo
 
 @pytest.mark.parametrize("size", SIZES)
 def test_bytes_sent_are_those_of_the_textbook(comm, size):
-    """Over all ranks: ring and tree move the buffer 2 (n - 1) times; doubling, on a power of two, n log2 n times."""
+    """Over all ranks: ring, tree and hierarchical move the buffer 2 (n - 1) times; doubling, on a power of two, n log2 n times."""
     ok = True
     if comm:
         n = comm.size
         sent = {
             name: comm.allreduce(allreduce(comm, inputs(comm.rank, size), InjectedLink(), name)) for name in ALGORITHMS
         }
-        want = {"ring": 2 * (n - 1) * size * 4, "tree": 2 * (n - 1) * size * 4}
+        want = dict.fromkeys(("ring", "tree", "hierarchical"), 2 * (n - 1) * size * 4)
         if n in {1, 2, 4}:
             want["recursive-doubling"] = n * (n.bit_length() - 1) * size * 4
         ok = all(sent[name] == want[name] for name in want)
@@ -122,4 +131,32 @@ def test_the_two_halves_of_an_all_reduce_with_uneven_chunks(comm, size, dtype, l
         whole[begin : begin + counts[me]] = mine
         all_gather(comm, whole, counts, InjectedLink(latency_s))
         ok = ok and np.array_equal(whole, want)
+    agree(ok)
+
+
+@pytest.mark.parametrize("size", [1, 1000, 4099])
+def test_a_hierarchical_sum_crosses_between_hosts_as_a_ring_of_them(comm, hosts, size):
+    """Whatever the ranks of a host: between h hosts goes the buffer 2 (h - 1) times."""
+    ok = True
+    if comm:
+        there, crossed = hosts[: comm.size], []
+        found = members.by_host(comm)
+        ok = sorted(r for ranks in found for r in ranks) == list(range(comm.size))
+        ok = ok and [{there[r] for r in ranks} for ranks in found] == [{h} for h in dict.fromkeys(there)]
+        send, exchange = MPI.Intracomm.Send, MPI.Intracomm.Sendrecv
+
+        class Watched(MPI.Intracomm):
+            def Send(self, buffer, dest, tag):
+                crossed.extend([buffer.nbytes] if there[dest] != there[self.rank] else [])
+                send(self, buffer, dest, tag)
+
+            def Sendrecv(self, out, dest, sendtag, into, source, recvtag):
+                crossed.extend([out.nbytes] if there[dest] != there[self.rank] else [])
+                exchange(self, out, dest, sendtag, into, source, recvtag)
+
+        buffer = inputs(comm.rank, size)
+        allreduce(Watched(comm), buffer, InjectedLink(), "hierarchical")
+        ok = ok and np.array_equal(buffer, total(comm.size, size))
+        ok = comm.allreduce(sum(crossed)) == 2 * (len(set(there)) - 1) * buffer.nbytes and ok
+        ok = members.by_host(comm) is found and ok  # asked once, of one communicator
     agree(ok)

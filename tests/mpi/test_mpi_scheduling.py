@@ -253,8 +253,9 @@ PROGRAM = """
 import os, random, sys, time
 import numpy as np
 from mpi4py import MPI
-from aiinfra_widgets.experiments.scheduling.measure_task import Members
+from aiinfra_widgets.ranks.collectives import recursive_doubling
 from aiinfra_widgets.ranks.link import InjectedLink
+from aiinfra_widgets.ranks.members import Members
 
 def say(text):
     sys.stdout.write(f"<rank {world.rank} {text}>")
@@ -269,7 +270,7 @@ for members in ([2, 1], [3, 1, 2], [2, 3], [1]):  # one after the other, for som
         mine = np.full(999, 0.1 * comm.rank, np.float32)
         among = Members(comm, members)
         assert (among.size, members[among.rank]) == (len(members), comm.rank)
-        among.sum(mine, link)
+        recursive_doubling(among, mine, link)
         say(f"{members} {mine.min():.7f} {mine.max():.7f}")
 
 # 40 times a death becomes known at any moment of jobs that begin, train and end.
@@ -284,7 +285,7 @@ for turn in range(40):
         while comm.rank:
             for members in ([1, 2, 3], [2, 1], [3, 2]):
                 if comm.rank in members:
-                    Members(comm, members).sum(np.ones(50, np.float32), link)
+                    recursive_doubling(Members(comm, members), np.ones(50, np.float32), link)
     except MPI.Exception:
         pass
     comm = comm.Shrink()
@@ -296,7 +297,7 @@ if world.rank == 3:
     os.kill(os.getpid(), 9)
 try:
     if world.rank:
-        Members(comm, [1, 3] if world.rank == 1 else [2, 1]).sum(np.ones(50, np.float32), link)
+        recursive_doubling(Members(comm, [1, 3] if world.rank == 1 else [2, 1]), np.ones(50, np.float32), link)
 except MPI.Exception:
     say("knows")
 comm.Revoke()

@@ -10,7 +10,7 @@ import pytest
 from aiinfra_widgets.errors import ModelInputError
 from aiinfra_widgets.experiments.training import Training
 from aiinfra_widgets.experiments.training.spec import TrainingSpec
-from aiinfra_widgets.machine.profile import Host, Machine
+from aiinfra_widgets.machine.profile import Host, Machine, Probe
 from aiinfra_widgets.quantities import Prediction, Value
 from aiinfra_widgets.workloads import catalog
 from tests.training.made_up_machine import FLOPS, machine
@@ -130,6 +130,37 @@ def test_an_injected_link_costs_every_message_of_the_algorithm():
         found = predict({"nodes": 4, "algorithm": algorithm, "link_latency_s": 0.01})
         assert found["injected_time_s"] == pytest.approx(messages * 0.01, rel=0.02), algorithm
         assert found["step_time_s"] == pytest.approx(base + found["injected_time_s"])
+
+    # Of 3 nodes on one host and 2 on another: two rounds inside, up and down, and a ring of two hosts.
+    spread = on_hosts(Host("a", 3), Host("b", 2))
+    found = predict({"nodes": 5, "algorithm": "hierarchical", "link_latency_s": 0.01}, at=linked(spread))
+    assert found["injected_time_s"] == pytest.approx((2 * 2 + 2) * 0.01, rel=0.02)
+    alone = predict({"nodes": 4, "algorithm": "hierarchical", "link_latency_s": 0.01})
+    assert alone["injected_time_s"] == pytest.approx(4 * 0.01, rel=0.02)  # one host: a tree
+
+
+def linked(machine: Machine, within_s: float = 1e-12, between_s: float = 1e-8) -> Machine:
+    """The machine with calibrated links, in seconds a byte beyond a microsecond of latency."""
+    ways = {"within": within_s, "between": between_s}
+    rows = [(where, size, 1e-6 + size * each) for where, each in ways.items() for size in (8, 2**16, 2**20, 2**24)]
+    probes = [Probe("link", {"where": w, "bytes": size}, "s", t, t, t, 3) for w, size, t in rows]
+    return machine.with_probes([*machine.probes, *probes])
+
+
+def test_a_hierarchical_sum_over_hosts_goes_by_the_links():
+    asked = {"workload": "synthetic", "width": 512, "depth": 2, "nodes": 5}
+    spread = linked(on_hosts(Host("a", 3), Host("b", 2)))
+    found = predict({**asked, "algorithm": "hierarchical"}, at=spread)
+    size = catalog.facts("synthetic").sized(512, 2).gradient_bytes
+    # Between two hosts goes half of the buffer twice; adding in memory counts less than a tenth of that here.
+    assert found["exposed_comm_time_s"] == pytest.approx(size * 1e-8, rel=0.1)
+    assert any("stage by stage" in note for note in found.notes)
+    slower = predict({**asked, "algorithm": "hierarchical"}, at=linked(on_hosts(Host("a", 3), Host("b", 2)), 1e-8))
+    # Two rounds of the whole buffer up and down; 3 ranks take turns on 2 cores.
+    more_s = slower["exposed_comm_time_s"] - found["exposed_comm_time_s"]
+    assert more_s == pytest.approx(1.5 * 4 * size * 1e-8, rel=0.1)
+    assert found["sent_bytes"] == predict(asked, at=spread)["sent_bytes"]
+    assert predict(asked, at=spread)["exposed_comm_time_s"] != found["exposed_comm_time_s"]  # the library's own
 
 
 def test_overlap_hides_an_injected_delay_behind_arithmetic():

@@ -13,8 +13,8 @@ import numpy as np
 from mpi4py import MPI
 
 from ...ranks.collectives import allreduce
+from ...ranks.members import hosts_of
 from ...ranks.node import Node
-from ...runs.alive import here
 from .measure_probes import Once, Probe, Setup, timed
 
 #: From a word to what no longer fits a cache; 8 MiB take 0.7 s at 100 Mbit/s.
@@ -55,16 +55,6 @@ def link_probes(node: Node, levels: list[int]) -> list[Probe]:
                 )
             )
     return found
-
-
-def hosts_of(comm: MPI.Intracomm) -> list[str]:
-    """Return the host of every rank; called on all of them."""
-    name = here().encode()[:64]
-    mine = np.zeros(64, np.uint8)
-    mine[: len(name)] = np.frombuffer(name, np.uint8)
-    all_names = np.empty((comm.size, 64), np.uint8)
-    comm.Allgather(mine, all_names)
-    return [bytes(row).rstrip(b"\0").decode(errors="replace") for row in all_names]
 
 
 def pairs(hosts: list[str]) -> dict[str, tuple[int, int]]:

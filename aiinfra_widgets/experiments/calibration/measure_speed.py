@@ -10,9 +10,9 @@ from collections.abc import Callable
 
 from mpi4py import MPI
 
+from ...ranks.members import hosts_of
 from ...ranks.node import Node
 from .measure_layers import layer_probes
-from .measure_links import hosts_of
 from .measure_probes import BOTH_WAYS, Once, Probe
 
 SPEED = "speed"

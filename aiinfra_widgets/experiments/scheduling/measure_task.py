@@ -8,16 +8,14 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 import torch
-from mpi4py import MPI
 from safetensors.numpy import load_file, save_file
 
 from ...ranks.buffers import FlatBuffers
 from ...ranks.collectives import recursive_doubling
-from ...ranks.link import InjectedLink
+from ...ranks.members import Members
 from ...ranks.node import Node
 from ...workloads import nets
 from .spec import SchedulingSpec
@@ -26,42 +24,6 @@ from .wire import Word
 LEARNING_RATE, MOMENTUM = 0.05, 0.9
 #: A job that is late makes good for it, but never for more than this.
 MOST_BEHIND_S = 0.005
-
-
-class Members:
-    """The ranks of a communicator that train one job, numbered from 0, the leader first.
-
-    A job has no communicator of its own, for none can be made while ranks may die: in Open MPI's `Create_group` ranks wait
-    forever, also for one that lives, where a death elsewhere becomes known meanwhile (half a millisecond). Messages need
-    nothing made beforehand, and whoever waits for one learns of a death. Two nodes are in one job at a time, and leave it
-    after the same step: so messages of two jobs cannot be taken for each other.
-    """
-
-    def __init__(self, comm: MPI.Intracomm, ranks: Sequence[int]) -> None:
-        self._comm, self._ranks = comm, tuple(ranks)
-        self.size, self.rank = len(self._ranks), self._ranks.index(comm.rank)
-
-    def sum(self, buffer: np.ndarray[Any, np.dtype[np.float32]], link: InjectedLink) -> None:
-        """Sum `buffer` over the members, in place; to the bit the same on all of them.
-
-        Raises:
-            MPI.Exception: One of them is dead, or another one has learned of a death.
-        """
-        if self.size > 1:
-            recursive_doubling(cast(MPI.Intracomm, self), buffer, link)
-
-    # --- what an algorithm asks of a communicator, by the same names
-    def Send(self, buffer: Any, dest: int, tag: int) -> None:  # noqa: N802
-        """See MPI."""
-        self._comm.Send(buffer, self._ranks[dest], tag)
-
-    def Recv(self, buffer: Any, source: int, tag: int) -> None:  # noqa: N802
-        """See MPI."""
-        self._comm.Recv(buffer, self._ranks[source], tag)
-
-    def Sendrecv(self, out: Any, dest: int, sendtag: int, into: Any, source: int, recvtag: int) -> None:  # noqa: N802
-        """See MPI."""
-        self._comm.Sendrecv(out, self._ranks[dest], sendtag, into, self._ranks[source], recvtag)
 
 
 class Trainer:
@@ -87,7 +49,7 @@ class Trainer:
         loss = self.work.loss_sum(self.work.module(x[index]), y[index]) / (batch * among.size)
         loss.backward()
         flat.put_tail(among.rank, among.size, float(loss.detach()), word if among.rank == 0 else 0, time.monotonic())
-        among.sum(flat.reduced(among.size), self._link)
+        recursive_doubling(among, flat.reduced(among.size), self._link)
         flat.momentum.mul_(MOMENTUM).add_(flat.gradients)
         flat.parameters.add_(flat.momentum, alpha=-LEARNING_RATE)
         total, heard, _ = flat.read_tail(among.rank, among.size)

@@ -20,7 +20,7 @@ from ...workloads.calibrated import Which
 from ...workloads.facts import Layer, WorkloadFacts
 from ...workloads.step_times import StepTimes
 from .bill import bill
-from .predict_calls import INJECTED_LINK, SLEEP_OVERHEAD_S
+from .predict_calls import SLEEP_OVERHEAD_S, injected_allreduce
 from .predict_memory import memory, rule
 from .predict_plan import PARTS, row_numbers, swept
 from .predict_timeline import lockstep
@@ -56,7 +56,7 @@ def predict(spec: TrainingSpec, machine: Machine, **over: Any) -> Prediction:
     bands: dict[str, dict[str, Any]] = {}
     bars: dict[str, list[float]] = {}
     for which in WHICH:
-        rates = StepTimes(machine, which)
+        rates = StepTimes(machine, which, spec.algorithm)
         if plan.is_plain:
             bands[which] = _parts(spec, facts, rates, over)
         else:
@@ -73,7 +73,7 @@ def predict(spec: TrainingSpec, machine: Machine, **over: Any) -> Prediction:
         values[name] = per_step[name] if np.all(known) else _where(known, per_step[name])
     if not over:
         values.update(_memory(spec, facts))
-        bars = bars or _plain_bars(spec, facts, StepTimes(machine), middle)
+        bars = bars or _plain_bars(spec, facts, StepTimes(machine, algorithm=spec.algorithm), middle)
     return Prediction(
         values, tuple(_notes(spec, machine, over)), MODEL, machine.id, {"operations": bars} if bars else {}
     )
@@ -136,7 +136,7 @@ def _parts(spec: TrainingSpec, facts: WorkloadFacts, rates: StepTimes, over: Map
     if spec.overlap:
         compute_s, exposed_s, link_s = _overlapped(spec, facts, rates, over, n, compute_s, update_s)
     else:
-        exposed_s, link_s = comm_s, _injected_link_s(spec, over, reduced_bytes, n)
+        exposed_s, link_s = comm_s, _injected_link_s(spec, rates, over, reduced_bytes, n)
     slow_s = np.zeros_like(forward_s * n)
     if spec.slow_node >= 0:
         slow_s = forward_s * compute_x * (np.asarray(over.get("slow_factor", spec.slow_factor)) - 1)
@@ -178,7 +178,7 @@ def _overlapped(
     buckets = [4.0 * sum(sizes[a:b]) for a, b in bucket_bounds(sizes, spec.bucket_bytes // 4)]
     tail_bytes = 8 + 8 * n
     own_s = sum(rates.allreduce_s(size, n) for size in buckets)
-    link_s = sum(_injected_link_s(spec, over, size, n) for size in buckets)
+    link_s = sum(_injected_link_s(spec, rates, over, size, n) for size in buckets)
     backward = np.clip((compute_s - update_s) * 2 / 3 / compute_s, 0.0, 1.0)
     parts = overlapped_step(compute_s, own_s + link_s, len(buckets), np.where(link_s > 0, 1.0, 0.0), backward)
     exposed_s = np.maximum(parts.exposed_comm_time_s, 0.0)
@@ -187,7 +187,7 @@ def _overlapped(
     return (
         parts.compute_time_s,
         exposed_s * (1 - share) + last_s,
-        exposed_s * share + _injected_link_s(spec, over, tail_bytes, n),
+        exposed_s * share + _injected_link_s(spec, rates, over, tail_bytes, n),
     )
 
 
@@ -197,14 +197,14 @@ def _tensors(layer: Layer) -> tuple[int, ...]:
     return (layer.dims[bias], layer.params - layer.dims[bias]) if bias else ()
 
 
-def _injected_link_s(spec: TrainingSpec, over: Mapping[str, Any], size_bytes: Any, n: Any) -> Any:
+def _injected_link_s(spec: TrainingSpec, rates: StepTimes, over: Mapping[str, Any], size_bytes: Any, n: Any) -> Any:
     """Seconds that the injected link adds to an all-reduce: every message on the longest path waits."""
     latency = np.asarray(over.get("link_latency_s", spec.link_latency_s), dtype=float)
     rate = np.asarray(over.get("link_bandwidth_bytes_per_s", spec.link_bandwidth_bytes_per_s), dtype=float)
     active = (latency > 0) | (rate > 0)
     hop_s = latency + np.where(active, SLEEP_OVERHEAD_S, 0.0)
     bandwidth = np.where(rate > 0, rate, np.inf)
-    return np.where(active, INJECTED_LINK[spec.algorithm](size_bytes, n, bandwidth, hop_s), 0.0)
+    return np.where(active, injected_allreduce(spec.algorithm, rates.machine)(size_bytes, n, bandwidth, hop_s), 0.0)
 
 
 def _check(spec: TrainingSpec, over: Mapping[str, Any]) -> None:
@@ -258,7 +258,11 @@ def _notes(spec: TrainingSpec, machine: Machine, over: Mapping[str, Any]) -> lis
             "Overlap hides injected delays, but no bytes: on one machine a core either computes or moves them."
         )
     notes += [] if plan.is_plain else list(_plan_notes(spec, machine))
-    if spec.algorithm != "mpi":
+    if spec.algorithm == "hierarchical" and machine.hosts:
+        notes.append(
+            "The hierarchical sum is predicted from the links inside a host and between hosts, stage by stage."
+        )
+    elif spec.algorithm != "mpi":
         notes.append(
             "The written-out algorithms are predicted at the speed of the library's, plus what the link injects."
         )

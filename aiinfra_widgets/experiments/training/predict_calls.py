@@ -5,15 +5,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
+from ...machine.profile import Machine
 from ...models import (
     recursive_doubling_allreduce_time_s,
     ring_allreduce_time_s,
     tree_allreduce_time_s,
 )
+from ...models.links import hierarchical_allreduce_time_s
+from ...models.measured import AlphaBeta
 from ...parallel.plan import Plan
 from ...workloads.facts import FLOAT_BYTES, Layer, WorkloadFacts
 from ...workloads.step_times import StepTimes
@@ -24,12 +27,25 @@ from .spec import TrainingSpec
 Kind = Literal["all_reduce", "reduce_scatter", "all_gather", "all_to_all"]
 #: In which pass of a micro-batch, or once a step: behind the last backward pass, or with the update.
 When = Literal["forward", "backward", "sync", "update"]
-INJECTED_LINK = {
+InjectedAllreduce = Callable[[Any, Any, Any, Any], Any]
+_INJECTED: dict[str, InjectedAllreduce] = {
     "mpi": ring_allreduce_time_s, "ring": ring_allreduce_time_s, "tree": tree_allreduce_time_s,
     "recursive-doubling": recursive_doubling_allreduce_time_s,
 }  # fmt: skip
 #: A sleep of t takes this much longer before the rank runs again; the injected delays are sleeps.
 SLEEP_OVERHEAD_S = 8e-5
+
+
+def injected_allreduce(algorithm: str, machine: Machine) -> InjectedAllreduce:
+    """Return seconds that the injected link adds to an all-reduce, by (bytes, ranks, bytes per second, seconds per message)."""
+    if algorithm != "hierarchical":
+        return _INJECTED[algorithm]
+
+    def stages_s(size_bytes: Any, n: Any, rate: Any, message_s: Any) -> Any:
+        line = AlphaBeta(message_s, 1 / rate)
+        return hierarchical_allreduce_time_s(size_bytes, *machine.spread(n), line, line)
+
+    return stages_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +103,12 @@ class Link:
 
     latency_s: float
     bandwidth_bytes_per_s: float
-    algorithm: str
+    allreduce: InjectedAllreduce
+
+    @classmethod
+    def of(cls, spec: TrainingSpec, machine: Machine) -> Link:
+        """Return the link that a run injects."""
+        return cls(spec.link_latency_s, spec.link_bandwidth_bytes_per_s, injected_allreduce(spec.algorithm, machine))
 
     @property
     def active(self) -> bool:
@@ -106,7 +127,7 @@ class Link:
         if not self.active or ranks == 1:
             return 0.0
         rate = self.bandwidth_bytes_per_s or float("inf")
-        return float(INJECTED_LINK[self.algorithm](size_bytes, ranks, rate, self.latency_s + SLEEP_OVERHEAD_S))
+        return float(self.allreduce(size_bytes, ranks, rate, self.latency_s + SLEEP_OVERHEAD_S))
 
 
 def collectives(

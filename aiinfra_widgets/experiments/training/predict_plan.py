@@ -154,7 +154,7 @@ class _Model:
         self.grid, self.n, self.m = self.plan.grid, spec.nodes, self.plan.num_microbatches
         self.samples = spec.global_batch / self.grid.dp_size
         self.micro = max(self.samples / self.m, 1.0)
-        self.link = Link(spec.link_latency_s, spec.link_bandwidth_bytes_per_s, spec.algorithm)
+        self.link = Link.of(spec, machine)
         self.virtual = [self._stage(i, parts) for i, parts in enumerate(stages_of(facts, self.plan))]
 
     def step(self) -> Step:

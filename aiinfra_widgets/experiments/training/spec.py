@@ -17,7 +17,7 @@ from ...workloads.language_facts import BASES
 WORKLOADS = tuple(catalog.names())
 #: A slower link that is not 0 is a slip of the unit: the run would stand still.
 SLOWEST_LINK_BYTES_PER_S = 1e6
-ALGORITHMS = ("mpi", "ring", "tree", "recursive-doubling")
+ALGORITHMS = ("mpi", "ring", "tree", "recursive-doubling", "hierarchical")
 
 
 class TrainingSpec(Spec):
@@ -83,7 +83,7 @@ class TrainingSpec(Spec):
     )
     algorithm: str = knob(
         "mpi",
-        "How gradients are summed: the library's own way, or one that is written out here.",
+        "How gradients are summed: the library's own way, or one that is written out here; hierarchical sums on each host first.",
         choices=ALGORITHMS,
         live=True,
         group="System",
