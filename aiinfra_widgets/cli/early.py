@@ -28,11 +28,13 @@ def refuse(words: list[str]) -> None:
         if not NODES.inside(value):
             raise SpecError(NODES.refusal(value))
     match parted:
-        case ["run", _, "--nodes" | "--room", count] | ["resume", _, "--room", count] if count.isdecimal():
-            from ..launch.machines import this_machine
-            from ..machine.limits import within
+        case ["run", _, "--nodes" | "--set" | "--room", given] | ["resume", _, "--room", given]:
+            count = given.removeprefix("nodes=") if parted[2] == "--set" else given
+            if count.isdecimal():
+                from ..launch.machines import this_machine
+                from ..machine.limits import within
 
-            within(int(count), this_machine())
+                within(int(count), this_machine())
 
 
 def _counts(words: list[str]) -> list[str]:

@@ -9,7 +9,6 @@ import platform
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 
 from ..errors import ProbeError
@@ -214,6 +213,8 @@ def _gpu(driver: Nvml, index: int) -> Gpu:
 
 
 def _versions() -> dict[str, str]:
+    from importlib import metadata  # here: a refusal on the command line need not wait for it
+
     versions = {}
     for package in PACKAGES:
         try:

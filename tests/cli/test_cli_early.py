@@ -72,7 +72,10 @@ def test_it_is_the_rule_of_every_spec_and_in_its_words(name: str, text: str) -> 
     assert str(early.value) == str(late.value)
 
 
-@pytest.mark.parametrize("words", ["run training --nodes 400", "run training --room=9999", "resume last --room 9999"])
+@pytest.mark.parametrize(
+    "words",
+    ["run training --nodes 400", "run training --set nodes=400", "run training --room=9999", "resume last --room 9999"],
+)
 def test_more_than_this_machine_takes_is_refused_without_a_session(words: str, home) -> None:
     found, said = told(*words.split())
     with pytest.raises(AdmissionError) as late:
