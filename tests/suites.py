@@ -45,7 +45,7 @@ class Suite:
     what: str
     markers: str
     minutes: float
-    parallel: bool = False
+    parallel: str = ""  # how two pytest workers share its tests: whole files, or one test after the other
     second_tries: int = 0  # failed tests, at most, that are run once more
     calibrated: bool = False  # its tests predict, from a profile that is made once for all suites
     beside: str = ""  # the suite at whose side it runs, because its own tests mostly wait
@@ -58,7 +58,7 @@ SUITES = (
         "models, records, command line, tree",
         "not (mpi or labs or browser or faults or security or cluster)",
         6,
-        parallel=True,
+        parallel="loadfile",
     ),
     Suite(
         "mpi",
@@ -69,7 +69,13 @@ SUITES = (
     ),
     Suite("plans", "every strategy of training on real ranks", "plans", 6, second_tries=1),
     Suite(
-        "labs", "notebooks, headless", "labs and not (browser or faults or cluster)", 6, second_tries=1, calibrated=True
+        "labs",
+        "notebooks, headless",
+        "labs and not (browser or faults or cluster)",
+        4,
+        parallel="worksteal",  # a notebook mostly waits for its run
+        second_tries=1,
+        calibrated=True,
     ),
     Suite(
         "cluster",
@@ -160,7 +166,7 @@ def run_suite(suite: Suite, everything: bool, log: Path | None) -> Outcome:
     markers = suite.markers if everything else f"({suite.markers}) and not slow"
     argv = [sys.executable, "-m", "pytest", "-m", markers, f"--junitxml={xml}", "--durations=5", "--durations-min=2"]
     if suite.parallel and (os.cpu_count() or 1) > 1:
-        argv += ["-n", "2", "--dist", "loadfile"]
+        argv += ["-n", "2", "--dist", suite.parallel]
     # Twice the budget is where waiting stops: a busy machine may take longer, a hang may not take forever.
     limit_s = 3 * 3600.0 if everything else 120 * suite.minutes
     start = time.monotonic()

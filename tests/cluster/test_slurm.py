@@ -105,7 +105,9 @@ def test_near_its_time_limit_the_run_goes_on_in_the_next_start_of_the_job(sessio
     assert session.stop(reader, wait_s=30).state == "stopped"
 
 
-@pytest.mark.parametrize("which", [pytest.param(0, id="with-the-supervisor"), pytest.param(1, id="with-a-rank")])
+@pytest.mark.parametrize(
+    "which", [pytest.param(0, id="with-the-supervisor"), pytest.param(1, id="with-a-rank", marks=pytest.mark.slow)]
+)
 def test_a_node_that_fails_puts_the_job_back_and_the_run_goes_on(session, login, which):
     reader = session.launch("training", spec_of("training", {**TRAINING, "checkpoint_every_s": 1.0}))
     until(reader, lambda _: reader.kind("checkpoint"))

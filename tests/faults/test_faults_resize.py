@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
 import time
 
 import dying
 import killing
 import pytest
 
+from aiinfra_widgets.launch import local
 from aiinfra_widgets.launch.session import Session
 from aiinfra_widgets.runs.status import status
 
@@ -76,3 +78,27 @@ def test_a_death_while_the_dead_are_left_behind(owner, tmp_path, monkeypatch, vi
     assert reader.kind("segment")[-1]["members"] == [*left, 3, 4]
     then = killing.reached(reader)
     killing.wait(reader, lambda: killing.reached(reader) > then + 20, "the ticks after that")
+
+
+#: Both of two ranks leave a communicator behind while another one, with a lower number, is in the making on the first of them.
+PROGRAM = """
+import os
+from mpi4py import MPI
+from aiinfra_widgets.ranks.failures import living
+first, later = MPI.COMM_WORLD.Dup(), MPI.COMM_WORLD.Dup()
+if first.rank == 0:
+    _, begun = first.Idup()
+    for _ in range(1000):
+        begun.Test()
+os.write(1, f"{living(later).size} ".encode())
+os._exit(0)
+"""
+
+
+def test_a_communicator_that_was_broken_off_in_the_making_holds_up_no_other(tmp_path):
+    """As a death may leave it; `Shrink` alone waits for ever here (Open MPI 5.0)."""
+    (tmp_path / "program.py").write_text(PROGRAM)
+    argv = local.command(2, [], local.mpiexec())
+    argv = [*argv[: argv.index("-m")], "-m", "mpi4py", str(tmp_path / "program.py")]
+    done = subprocess.run(argv, env=local.environment(os.environ, 1), capture_output=True, text=True, timeout=60)
+    assert done.stdout.split() == ["2", "2"], done.stderr

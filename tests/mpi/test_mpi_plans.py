@@ -14,7 +14,7 @@ pytestmark = pytest.mark.plans
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("ranks", "tests"),
-    [(5, "by_itself"), (4, "sequences or pair or drawn"), (8, "eight_ranks")],
+    [(5, "by_itself"), (4, "sequences or pair or drawn"), pytest.param(8, "eight_ranks", marks=pytest.mark.slow)],
     ids=["strategies", "pairs", "eight-ranks"],
 )
 def test_every_plan_computes_what_one_process_computes(on_ranks, ranks, tests):
