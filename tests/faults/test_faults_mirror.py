@@ -126,7 +126,7 @@ def test_a_death_between_a_change_and_its_first_copy_costs_no_step(
         return
     # In float32 another order of additions shows more with every tick; that the death adds nothing shows around it.
     around = range(lost["tick"], lost["tick"] + 20)
-    apart = [several / undisturbed[tick] for tick in around for several in found[tick]]
+    apart = [loss / undisturbed[tick][0] for tick in around for loss in found[tick]]
     assert apart == pytest.approx([apart[0]] * len(apart), rel=1e-2)
 
 
