@@ -67,7 +67,7 @@ SUITES = (
         7,
         second_tries=1,
     ),
-    Suite("plans", "every strategy of training on real ranks", "plans", 6, second_tries=1),
+    Suite("plans", "every strategy of training on real ranks", "plans", 4, second_tries=1),
     Suite(
         "labs",
         "notebooks, headless",

@@ -370,7 +370,8 @@ class Runtime(Membership):
         text = "".join(traceback.format_exception(error))
         tick = self.program.tick if hasattr(self, "program") else None
         if tick is not None and (why := self._state_lost(error)):
-            self.event("state-lost", tick=tick, message=why)
+            idle = self.node.comm == MPI.COMM_NULL  # how far the others were is not known here
+            self.event("state-lost", tick=None if idle else tick, message=why)
             return
         self.event("error", tick=tick, message=f"{type(error).__name__}: {error}", traceback=text)
 

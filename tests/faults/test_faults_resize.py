@@ -64,7 +64,7 @@ def test_a_death_during_a_resize_hangs_nobody(owner, rounds):
 
 
 @pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.slow)], ids=["the-first", "another"])
-@pytest.mark.parametrize("place", ["untold", "told"])
+@pytest.mark.parametrize("place", ["untold", pytest.param("told", marks=pytest.mark.slow)])
 def test_a_death_while_the_dead_are_left_behind(owner, tmp_path, monkeypatch, victim, place):
     """Newcomers join after a death only when all the living have left the dead behind, and here one more dies in the middle."""
     dying.arm(tmp_path / "dying", monkeypatch, victim, place)
