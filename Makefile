@@ -19,7 +19,7 @@ lab: setup  ## Open JupyterLab on the first lab (more options: make lab ARGS="--
 	@echo "== lab: opening JupyterLab on $(or $(FIRST_LAB),the folder labs); end it with Ctrl-C"
 	@PATH="$(CURDIR)/$(BIN):$$PATH" exec $(BIN)/jupyter-lab --ServerApp.root_dir="$(CURDIR)/labs" --LabApp.default_url="/lab/tree/$(FIRST_LAB)" $(ARGS)
 
-test: setup  ## Run every test suite, some 37 minutes on 2 cores (some of them: make test SUITES="unit mpi")
+test: setup  ## Run every test suite, some 38 minutes on 2 cores (some of them: make test SUITES="unit mpi")
 	@$(BIN)/python tests/suites.py $(SUITES)
 
 test-all: setup  ## Run every test suite with the slow tests, without a budget

@@ -84,6 +84,7 @@ def first_in_sight(page: Page) -> bool:
 
 
 @pytest.mark.timeout(240)
+@pytest.mark.slow
 def test_where_the_labs_themselves_are_open_a_card_opens_the_lab(chromium: str, lab_home: Path, repo: Path) -> None:
     """`make lab`: no copy is made of what is the person's own already."""
     root = lab_home / "labs"
