@@ -23,18 +23,24 @@ def refuse(words: list[str]) -> None:
     parted = [
         part for word in words if word not in _BESIDE for part in (word.split("=", 1) if word[:2] == "--" else [word])
     ]
-    for text in _counts(parted):
+    counts = _counts(parted)
+    for text in counts:
         value = NODES.parse(text)
         if not NODES.inside(value):
             raise SpecError(NODES.refusal(value))
     match parted:
-        case ["run", _, "--nodes" | "--set" | "--room", given] | ["resume", _, "--room", given]:
-            count = given.removeprefix("nodes=") if parted[2] == "--set" else given
-            if count.isdecimal():
-                from ..launch.machines import this_machine
-                from ..machine.limits import within
+        case ["run", _, "--nodes" | "--set", _]:
+            here = counts
+        case ["run" | "resume", _, "--room", count]:
+            here = [count]
+        case _:
+            here = []
+    for count in here:
+        if count.isdecimal():
+            from ..launch.machines import this_machine
+            from ..machine.limits import within
 
-                within(int(count), this_machine())
+            within(int(count), this_machine())
 
 
 def _counts(words: list[str]) -> list[str]:

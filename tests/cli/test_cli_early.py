@@ -89,7 +89,7 @@ def test_more_than_this_machine_takes_is_refused_without_a_session(words: str, h
 @pytest.mark.parametrize(
     "words",
     [
-        "run training --nodes 1", "run training --nodes", "plan --devices 10000", "ask last size=0", "run training --room 1.5",
+        "run training --nodes 1", "run training --set 400", "run training --nodes", "plan --devices 10000", "ask last size=0", "run training --room 1.5",
         "sweep training --over nodes=1..600", "run training --nodes 0 --fields", "run training --on slurm --nodes 400", "",
     ],
 )  # fmt: skip
