@@ -13,7 +13,6 @@ from ..errors import LaunchError
 from ..machine.devices import busy_seconds, found, usable_cpus
 from ..machine.power import EnergyReading, best_probe
 from ..machine.profile import Host, Machine, Probe
-from ..models.links import MeasuredLink
 from ..runs.home import machines_folder
 from ..runs.layout import versions
 from ..runs.reader import RunReader
@@ -139,19 +138,6 @@ def _hosts(place: Hosts, speeds: Mapping[str, Probe]) -> Iterator[Host]:
             host = replace(host, measured=p.median, q25=p.q25, q75=p.q75, n=p.n)
         yield host.told(given)
         first += slots
-
-
-def link(machine: Machine, where: str) -> MeasuredLink:
-    """Return a link as calibration found it.
-
-    Args:
-        machine: A profile with probes of links.
-        where: "within" one host, or "between" two.
-
-    Raises:
-        ModelInputError: Not measured.
-    """
-    return MeasuredLink.from_points((p.at["bytes"], p.median) for p in machine.need("link", where=where))
 
 
 def _others(reader: RunReader, busy_s: float, held_s: float) -> Probe:

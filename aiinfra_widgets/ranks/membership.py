@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -140,15 +140,19 @@ class Membership:
         """Call back who waits in `comm` for this node, and tell who may know nothing yet that all must agree to give it up."""
         comm.Revoke()
         if comm == self.base:
-            for other in (ids := self._ids(comm)):
-                if other != self.node.id:
-                    with contextlib.suppress(MPI.Exception):
-                        send_json(self.node.world, {"give_up": ids}, other, JOIN)
+            self._tell(ids := self._ids(comm), {"give_up": ids})
 
     def _asked_to_give_up(self, ids: list[int]) -> None:
         """On an idle node: others failed to make a communicator with it, and it may not have heard why."""
         if ids == self._ids(self.base):
             self._give_up(self.base)
+
+    def _tell(self, others: Iterable[int], message: Mapping[str, Any]) -> None:
+        """Send each of the others what an idle node listens for. Who died needs no telling: all learn of it when they next meet."""
+        for other in others:
+            if other != self.node.id:
+                with contextlib.suppress(MPI.Exception):
+                    send_json(self.node.world, message, other, JOIN)
 
     def _ids(self, comm: MPI.Intracomm) -> list[int]:
         """Return the number in the pool of each rank of a communicator."""
@@ -176,10 +180,7 @@ class Membership:
     def _tell_idle(self, dead: list[int]) -> None:
         """Everyone who is about to shrink the world tells everyone who may not know: whoever told first may have died meanwhile."""
         at_work = [] if self.node.comm == MPI.COMM_NULL else self._ids(self.node.comm)
-        for other in failures.alive(self.node.world):
-            if other not in at_work and other != self.node.id:
-                with contextlib.suppress(MPI.Exception):  # dead, and nobody knew: the others shrink all the same
-                    send_json(self.node.world, {"leave_out": dead}, other, JOIN)
+        self._tell([n for n in failures.alive(self.node.world) if n not in at_work], {"leave_out": dead})
 
     def _regroup_for(self, plan: Plan) -> Plan:
         """Regroup, and return the plan without newcomers of whom it shows only now that they are dead, too.
@@ -314,10 +315,7 @@ class Membership:
         world = self.node.world
         if len(alive := failures.alive(world)) < world.size:
             self._degrade()
-        for other in alive:
-            if other not in self.members and other != self.node.id:
-                with contextlib.suppress(MPI.Exception):
-                    send_json(world, {"end": state}, other, JOIN)
+        self._tell([n for n in alive if n not in self.members], {"end": state})
 
     def _degrade(self) -> None:
         """Tell the supervisor that a rank of this generation is dead: it gets no other run."""

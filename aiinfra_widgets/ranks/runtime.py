@@ -266,10 +266,8 @@ class Runtime(Membership):
             if plan.regroup:
                 plan = self._regroup_for(plan)
         if self.node.controller and not set(plan.members) <= set(old):
-            for node in self._ids(self.base):
-                if node not in old:  # also who stays idle: a communicator is made by all
-                    with contextlib.suppress(MPI.Exception):  # it died: making the communicator tells everybody
-                        send_json(self.node.world, asdict(plan), node, JOIN)
+            # Also who stays idle: a communicator is made by all.
+            self._tell([n for n in self._ids(self.base) if n not in old], asdict(plan))
         self.spec, self.members = self.exp.spec.make(plan.spec), plan.members
         if plan.members == old:
             self.program.join(self.spec)

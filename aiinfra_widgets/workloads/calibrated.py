@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from ..machine.profile import Machine
 from ..models.grid import TimeGrid
+from ..models.links import MeasuredLink
 from .facts import Layer, small_cnn
 from .gpt_facts import GptFacts
 
@@ -41,6 +42,15 @@ class Calibrated:
         """
         rows = self.machine.need(name, **at)
         return TimeGrid.from_points(axes, [(p.at, getattr(p, self.which)) for p in rows])
+
+    def link(self, where: Literal["within", "between"]) -> MeasuredLink:
+        """Return the link within one host, or between two.
+
+        Raises:
+            ModelInputError: As `one`.
+        """
+        rows = self.machine.need("link", where=where)
+        return MeasuredLink.from_points((p.at["bytes"], getattr(p, self.which)) for p in rows)
 
 
 class AnswerTimes(Calibrated):

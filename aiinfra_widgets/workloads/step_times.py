@@ -80,18 +80,21 @@ class StepTimes(LayerTimes):
     def _hierarchical_s(self, size_bytes: Any, n: Any) -> Any:
         """By the calibrated links, one stage after the other; ranks of a host that share its cores take turns inside it."""
         hosts, most = self.machine.spread(np.maximum(n, 1))
-        between = self._link("between")
         # Hosts with one slot each have no inside, and then nothing passes there.
-        within = self._link("within") if np.max(most) > 1 else between
+        between, within = self._between, self._within if np.max(most) > 1 else self._between
         turns = self.shared_core_factor(most)
-        sum_s_per_byte = 3 * self._memory_byte_s.time_s(1)  # see `copy_s`
+        sum_s_per_byte = self.copy_s(1, 1)
         inside_s = hierarchical_allreduce_time_s(size_bytes, 1, most, within, between, sum_s_per_byte)
         across_s = hierarchical_allreduce_time_s(size_bytes, hosts, 1, within, between, sum_s_per_byte)
         return np.where(n > 1, turns * inside_s + across_s, 0.0)
 
-    def _link(self, where: str) -> MeasuredLink:
-        rows = self.machine.need("link", where=where)
-        return MeasuredLink.from_points((p.at["bytes"], getattr(p, self.which)) for p in rows)
+    @cached_property
+    def _between(self) -> MeasuredLink:
+        return self.link("between")
+
+    @cached_property
+    def _within(self) -> MeasuredLink:
+        return self.link("within")
 
     def reduce_scatter_s(self, size_bytes: Any, n: Any) -> Any:
         """Return seconds of one reduce-scatter among n ranks that arrive together; the whole array has `size_bytes`."""
@@ -188,7 +191,7 @@ class StepTimes(LayerTimes):
     @cached_property
     def _lockstep_base(self) -> TimeGrid:
         """Seconds that the probes' arithmetic really takes on one rank, by what it was meant to take."""
-        median = StepTimes(self.machine, algorithm=self.algorithm) if self.which != "median" else self
+        median = StepTimes(self.machine) if self.which != "median" else self
         return median.grid("lockstep", "alone_s", ranks=1, part="compute")
 
     @cached_property

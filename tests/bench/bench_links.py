@@ -23,7 +23,7 @@ sys.path.insert(0, str(REPO / "tests" / "cluster"))
 import netns  # noqa: E402
 
 from aiinfra_widgets.launch import local  # noqa: E402
-from aiinfra_widgets.launch.calibrate import calibrate, calibrate_hosts, link  # noqa: E402
+from aiinfra_widgets.launch.calibrate import calibrate, calibrate_hosts  # noqa: E402
 from aiinfra_widgets.launch.hosts import Hosts, hostfile  # noqa: E402
 from aiinfra_widgets.launch.processes import die_with_parent  # noqa: E402
 from aiinfra_widgets.launch.session import this_machine  # noqa: E402
@@ -102,14 +102,15 @@ def measured(place: Hosts, folder: Path) -> list[tuple[int, float, list[float] |
 def report(title: str, place: Hosts, folder: Path, seconds: float, base: Machine) -> None:
     """Calibrate, measure again, and print one line a size."""
     machine, _ = calibrate_hosts(place, seconds, base=base)
-    between, within = link(machine, "between"), link(machine, "within")
+    hierarchical, library = (StepTimes(machine, algorithm=how) for how in ("hierarchical", "mpi"))
+    between, within = library.link("between"), library.link("within")
     print(f"{title}: between hosts {_told(between)}; within {_told(within)}")
     n = sum(place.slots)
     for size, one_way_s, both in measured(place, folder):
         model_s, line_s = float(between.time_s(size)), float(between.line.time_s(size))
         told = f"  {size:>9} B  one way {_against(one_way_s, model_s)}  line {line_s * 1e3:9.3f} ({line_s / one_way_s - 1:+.0%})"
-        for how, took_s in zip(("hierarchical", "mpi"), both or (), strict=False):
-            told += f"  | {how} {_against(took_s, float(StepTimes(machine, algorithm=how).allreduce_s(size, n)))}"
+        for times, took_s in zip((hierarchical, library), both or (), strict=False):
+            told += f"  | {times.algorithm} {_against(took_s, float(times.allreduce_s(size, n)))}"
         print(told, flush=True)
 
 

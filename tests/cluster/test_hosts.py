@@ -16,11 +16,12 @@ import pytest
 from aiinfra_widgets.errors import AdmissionError, LaunchError, SpecError
 from aiinfra_widgets.experiments.training import Training
 from aiinfra_widgets.launch import place as places
-from aiinfra_widgets.launch.calibrate import calibrate_hosts, link
+from aiinfra_widgets.launch.calibrate import calibrate_hosts
 from aiinfra_widgets.launch.hosts import Hosts, read_hosts
 from aiinfra_widgets.launch.session import Session, spec_of, this_machine
 from aiinfra_widgets.runs.reader import RunReader
 from aiinfra_widgets.runs.status import Status, status
+from aiinfra_widgets.workloads.calibrated import Calibrated
 from aiinfra_widgets.workloads.catalog import facts
 
 
@@ -232,7 +233,7 @@ def test_links_between_hosts_are_measured_apart_from_links_inside_one(cluster, s
         machine, _ = calibrate_hosts(place, 3.0)
     finally:
         cluster.shape(0)
-    within, between = link(machine, "within"), link(machine, "between")
+    within, between = Calibrated(machine).link("within"), Calibrated(machine).link("between")
     # 100 Mbit/s are 12.5 MB/s on the wire; what is behind a full bucket passes at that, whoever else uses the cores.
     assert between.bandwidth_oneway_bytes_per_s < 12.5e6
     assert within.bandwidth_oneway_bytes_per_s > 2 * between.bandwidth_oneway_bytes_per_s
